@@ -1,0 +1,130 @@
+"""Manifests: what lies beside every artifact in the store. A manifest is the commit marker of its artifact."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from umim.api.base import ApiModel, Digest, Metrics, ModelReference, Timestamp
+from umim.api.globalmodel import Contributor
+
+
+class TensorInfo(ApiModel):
+    """Shape and type of one tensor."""
+
+    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=16)]
+    """Sizes of the dimensions."""
+    dtype: Annotated[str, Field(pattern=r"^(BOOL|[UI](8|16|32|64)|F(16|32|64)|BF16)$")]
+    """Type of the values, as safetensors names it."""
+
+
+class TensorsFile(ApiModel):
+    """A safetensors file in the store."""
+
+    key: Annotated[str, Field(max_length=1024)]
+    """Object key."""
+    digest: Digest
+    """sha256 of the file."""
+    size_bytes: Annotated[int, Field(ge=0)]
+    """Size of the file in bytes."""
+    tensors: Annotated[dict[str, TensorInfo], Field(max_length=100_000)]
+    """Shape and type of every tensor by name."""
+
+
+class UpdateManifest(ApiModel):
+    """The knowledge artifact of one site: what it learned, and nothing of its images."""
+
+    kind: Literal["Update"] = "Update"
+    round_uid: str
+    """UID of the FederationRound."""
+    site: str
+    """The site as namespace.name."""
+    attempt: Annotated[int, Field(ge=1)]
+    """Attempt that made it."""
+    parent_digest: Digest
+    """sha256 of the model that the site started from."""
+    architecture: str
+    """timm name of the encoder."""
+    image_size: int
+    """Side of the square input in pixels."""
+    encoding: Literal["full"] = "full"
+    """How the tensors hold the update. full: the trained encoder's values."""
+    file: TensorsFile
+    """The tensors."""
+    samples: Annotated[int, Field(ge=1)]
+    """Number of training images."""
+    metrics: Metrics = Field(default_factory=dict)
+    """Figures that the hospital allows to leave."""
+    seed: int
+    """Seed of the training."""
+    software: dict[str, str]
+    """Versions of what made it, by name."""
+    created: Timestamp
+    """When it was committed."""
+
+
+class ModelManifest(ApiModel):
+    """One global model, stored under its digest."""
+
+    kind: Literal["Model"] = "Model"
+    architecture: str
+    """timm name of the encoder."""
+    image_size: int
+    """Side of the square input in pixels."""
+    strategy: str
+    """Aggregation strategy, or init-random or init-mim for a start model."""
+    file: TensorsFile
+    """The tensors, named as in timm's state_dict of the encoder with num_classes=0."""
+    parent: ModelReference | None = None
+    """The model that the sites started from."""
+    round_uid: str
+    """UID of the round that made it."""
+    contributors: list[Contributor] = Field(default_factory=list)
+    """Sites whose updates it holds, sorted by site."""
+    metrics: Metrics = Field(default_factory=dict)
+    """Figures of the round, weighted by samples."""
+    seed: int
+    """Seed of the round."""
+    software: dict[str, str]
+    """Versions of what made it, by name."""
+    created: Timestamp
+    """When it was published."""
+
+
+ExclusionReason = Literal[
+    "ManifestInvalid",
+    "WrongRound",
+    "WrongParent",
+    "WrongArchitecture",
+    "DigestMismatch",
+    "TensorsMismatch",
+    "NotFinite",
+    "NoSamples",
+    "TooLarge",
+]
+
+
+class Exclusion(ApiModel):
+    """An update that was left out of the model, and why."""
+
+    site: str
+    """The site as namespace.name."""
+    reason: ExclusionReason
+    """Cause from a fixed list."""
+    message: str
+    """The cause as a sentence, naming the tensor or field."""
+
+
+class JobResult(ApiModel):
+    """What an initialization or aggregation Job leaves for the operator: the commit marker of its work."""
+
+    kind: Literal["Result"] = "Result"
+    round_uid: str
+    """UID of the round."""
+    model_digest: Digest | None = None
+    """sha256 of the published model. None: too few valid updates."""
+    exclusions: list[Exclusion] = Field(default_factory=list)
+    """Updates that were left out, sorted by site."""
+    message: str = ""
+    """Why there is no model, for people."""

@@ -1,0 +1,113 @@
+"""The Hospital resource: a hospital's consent, its data and its privacy floor."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from umim.api.base import ApiModel, Digest, DnsLabel, DnsSubdomain, Quantity, Timestamp
+
+DataFormat = Literal["imagefolder", "npz", "dicom", "nifti"]
+Task = Literal["classification", "multilabel", "segmentation", "none"]
+ArtifactKind = Literal["update", "metrics"]
+
+RELATIVE_PATH_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_. -]*(/[A-Za-z0-9_][A-Za-z0-9_. -]*)*$"
+
+
+class DatasetSpec(ApiModel):
+    """Where images lie inside a volume and how to read them."""
+
+    claim_name: DnsSubdomain
+    """PersistentVolumeClaim with the images, in the same namespace. Mounted read-only."""
+    path: Annotated[str, Field(pattern=RELATIVE_PATH_PATTERN, max_length=512)] | None = None
+    """File or folder inside the volume, relative to its root. Default: the root."""
+    format: DataFormat
+    """imagefolder: image files with folder or CSV labels; npz: one file in MedMNIST form; dicom: folders of
+    DICOM files; nifti: NIfTI volumes, cut into slices."""
+    task: Task = "classification"
+    """What the labels are: one class an image, several labels an image, a mask an image, or none."""
+    labels_file: Annotated[str, Field(pattern=RELATIVE_PATH_PATTERN, max_length=512)] | None = None
+    """CSV file, relative to path, with the columns file, label (or mask) and, where known, patient. Default:
+    folder names are the labels (imagefolder), labels are in the file (npz)."""
+
+
+class PrivacySpec(ApiModel):
+    """What may leave the hospital. Enforced inside the site's Job; no round can lower it."""
+
+    allowed_artifacts: Annotated[
+        list[ArtifactKind],
+        Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = ["update", "metrics"]
+    """Kinds of artifact that may leave: update (model update with its number of samples), metrics (training
+    and validation figures). A hospital without update takes part in no round."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest L2 norm of the update, over all tensors. A larger one is scaled down. Default: not clipped."""
+    noise_multiplier: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Standard deviation of the Gaussian noise added to each value of the clipped update, as a multiple of
+    clipNorm. Needs clipNorm. Default: 0, no noise."""
+    min_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Fewest patients in the training part; with fewer, the Job refuses to train."""
+
+    model_config = {
+        "json_schema_extra": {
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.noiseMultiplier) || self.noiseMultiplier == 0.0 || has(self.clipNorm)",
+                    "message": "privacy.noiseMultiplier above 0 needs privacy.clipNorm: noise is relative to it",
+                    "fieldPath": ".clipNorm",
+                    "reason": "FieldValueRequired",
+                },
+            ]
+        }
+    }
+
+
+class HospitalSpec(ApiModel):
+    """What the hospital offers, to whom, and within which limits."""
+
+    federations: Annotated[
+        list[DnsLabel], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ]
+    """Namespaces whose FederationRounds may train here. An empty list refuses all."""
+    data: DatasetSpec
+    """The private images. They never leave the Job."""
+    work_claim_name: DnsSubdomain
+    """PersistentVolumeClaim, in the same namespace, for checkpoints of running rounds."""
+    service_account_name: DnsSubdomain = "umim-site"
+    """ServiceAccount of the site's Pods. It needs no rights in the API."""
+    max_resources: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
+    """Upper bound of what a round may ask for here, by resource name (cpu, memory, nvidia.com/gpu). A round
+    that asks for more is refused. Default: no bound but the namespace's quota."""
+    privacy: PrivacySpec = PrivacySpec()
+    """The privacy floor."""
+
+
+class Participation(ApiModel):
+    """One update that left the hospital."""
+
+    round: str
+    """namespace/name of the round."""
+    round_uid: str
+    """UID of the round."""
+    update_digest: Digest
+    """sha256 of the update that left."""
+    size_bytes: Annotated[int, Field(ge=0)]
+    """Size of the update in bytes."""
+    samples: Annotated[int, Field(ge=0)]
+    """Number of training images behind it."""
+    time: Timestamp
+    """When the operator saw it committed."""
+
+
+class HospitalStatus(ApiModel):
+    """What the operator knows of the hospital."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """Generation of the spec last seen by the operator."""
+    participations: Annotated[int, Field(ge=0)] = 0
+    """Number of updates that have left, over all rounds."""
+    last_participation: Participation | None = None
+    """The newest update that left."""
+    ledger: Annotated[list[Participation], Field(max_length=100)] = Field(default_factory=list)
+    """The newest 100 updates that left, oldest first."""

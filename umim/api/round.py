@@ -1,0 +1,329 @@
+"""The FederationRound resource: one round of training at several hospitals, from one model to the next."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from umim.api.base import (
+    ApiModel,
+    Condition,
+    Digest,
+    DnsLabel,
+    DnsSubdomain,
+    Duration,
+    HospitalReference,
+    Metrics,
+    ModelReference,
+    ResourceRequirements,
+    Timestamp,
+)
+from umim.api.hospital import DatasetSpec
+
+Objective = Literal["supervised", "mim", "supervised+mim"]
+ParentInit = Literal["random", "mim"]
+
+ARCHITECTURE_PATTERN = r"^[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)?$"
+
+
+def _rules(*rules: dict[str, str]) -> dict[str, Any]:
+    return {"json_schema_extra": {"x-kubernetes-validations": list(rules)}}
+
+
+class ParentSpec(ApiModel):
+    """What the sites start from. Exactly one field is set."""
+
+    global_model: DnsSubdomain | None = None
+    """Name of a GlobalModel in the round's namespace."""
+    init: ParentInit | None = None
+    """Make a start model: random weights from the seed, or masked image modelling (mim) on the server's
+    unlabelled images, see pretraining."""
+
+    model_config = _rules(
+        {
+            "rule": "has(self.globalModel) != has(self.init)",
+            "message": "model.parent needs exactly one of globalModel (a name) and init (random or mim)",
+            "reason": "FieldValueInvalid",
+        }
+    )
+
+
+class ModelSpec(ApiModel):
+    """The encoder that is trained."""
+
+    architecture: Annotated[str, Field(pattern=ARCHITECTURE_PATTERN, max_length=128)] = "vit_tiny_patch16_224"
+    """timm name of a Vision Transformer or Swin Transformer."""
+    image_size: Annotated[int, Field(ge=16, le=1024, multiple_of=8)] = 224
+    """Side of the square input in pixels. Images are resized to it."""
+    parent: ParentSpec
+    """What the sites start from."""
+
+
+class LabelSelector(ApiModel):
+    """Labels that a resource must carry, as metav1.LabelSelector's matchLabels."""
+
+    match_labels: Annotated[
+        dict[str, Annotated[str, Field(max_length=63)]], Field(min_length=1, max_length=16)
+    ]
+    """Label names and values. All must match."""
+
+
+class ParticipantsSpec(ApiModel):
+    """Which hospitals take part. Exactly one of hospitals and selector is set."""
+
+    hospitals: (
+        Annotated[
+            list[HospitalReference],
+            Field(
+                min_length=1,
+                max_length=1000,
+                json_schema_extra={
+                    "x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": ["namespace", "name"],
+                },
+            ),
+        ]
+        | None
+    ) = None
+    """The hospitals by name. Each takes part only if its Hospital resource lists this round's namespace."""
+    selector: LabelSelector | None = None
+    """Picks the Hospital resources, in all namespaces, that carry these labels and list this round's namespace.
+    Evaluated once, when the round is accepted."""
+    quorum: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Fewest valid updates for a global model."""
+
+    model_config = _rules(
+        {
+            "rule": "has(self.hospitals) != has(self.selector)",
+            "message": "participants needs exactly one of hospitals (a list) and selector (labels)",
+            "reason": "FieldValueInvalid",
+        },
+        {
+            "rule": "!has(self.hospitals) || !has(self.quorum) || self.quorum <= size(self.hospitals)",
+            "message": "participants.quorum must be between 1 and the number of participants.hospitals",
+            "fieldPath": ".quorum",
+            "reason": "FieldValueInvalid",
+        },
+    )
+
+
+class OptimisationSpec(ApiModel):
+    """How an encoder is trained: the part that pretraining and sites share."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Passes over the training images."""
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """Images a step."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
+    """Peak learning rate of AdamW, reached after the warm-up, then decayed to 0 by a cosine."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Decoupled weight decay of AdamW."""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of all steps in which the learning rate rises linearly from 0."""
+    gradient_clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest L2 norm of a step's gradient. A larger one is scaled down."""
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    """Share of the patches that masked image modelling hides (MAE, arXiv 2111.06377)."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    """Seed of initial weights, data order, masks and augmentation. The same inputs give the same update on the
+    same hardware and software."""
+
+
+class TrainingSpec(OptimisationSpec):
+    """What each site optimises and for how long."""
+
+    objective: Objective = "supervised"
+    """Loss of the site: its labels (supervised), masked image modelling (mim), or their weighted sum."""
+    mim_weight: Annotated[float, Field(ge=0, le=100)] = 0.1
+    """Weight of the masked image modelling term in supervised+mim. The supervised term has weight 1."""
+    proximal_mu: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Weight of the proximal term mu/2 * ||w - w_parent||^2 (FedProx, arXiv 1812.06127). Default: 0, none."""
+    validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    """Share of the patients set aside to measure the loss before and after training. Never trained on."""
+
+
+class PretrainingSpec(OptimisationSpec):
+    """Masked image modelling on unlabelled images of the server, before the sites start."""
+
+    dataset: DatasetSpec
+    """The server's unlabelled images, in a volume of the round's namespace. Labels are ignored."""
+
+
+class AggregationSpec(ApiModel):
+    """How the updates become one model."""
+
+    strategy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=64)] = "fedavg"
+    """Name of the strategy. fedavg: mean of the updates weighted by samples (arXiv 1602.05629)."""
+    options: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
+    """Numeric options of the strategy."""
+
+
+class FederationRoundSpec(ApiModel):
+    """What the round trains, where, and what counts as done. Immutable but for suspend."""
+
+    model: ModelSpec
+    """The encoder and what it starts from."""
+    pretraining: PretrainingSpec | None = None
+    """Masked image modelling on the server. Set if and only if model.parent.init is mim."""
+    participants: ParticipantsSpec
+    """Which hospitals take part and how many must deliver."""
+    training: TrainingSpec = TrainingSpec()
+    """What each site optimises."""
+    resources: ResourceRequirements = ResourceRequirements()
+    """Resources of each site's Job. Default: 1 cpu and 2Gi of memory requested, memory limited to 4Gi."""
+    aggregation: AggregationSpec = AggregationSpec()
+    """How the updates become one model."""
+    deadline: Duration = "1h"
+    """Time from the start of training at the sites after which missing updates are not waited for, such as
+    30m. Then the round aggregates if quorum holds, else it fails with reason QuorumNotReached."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often a failed site is tried again, with backoff. The same number holds for the other Jobs."""
+    suspend: bool = False
+    """Stops the round's Jobs without losing what is trained; false continues it and starts the deadline
+    anew."""
+    ttl_after_finished: Duration | None = None
+    """Time after which a finished round is deleted with its Jobs, such as 24h. The GlobalModel stays. Default:
+    never."""
+
+    model_config = _rules(
+        {
+            "rule": "(has(self.model.parent.init) && self.model.parent.init == 'mim') == has(self.pretraining)",
+            "message": "pretraining must be set if and only if model.parent.init is mim",
+            "fieldPath": ".pretraining",
+            "reason": "FieldValueInvalid",
+        },
+        {
+            "rule": "duration(self.deadline) >= duration('10s')",
+            "message": "deadline must be at least 10s",
+            "fieldPath": ".deadline",
+            "reason": "FieldValueInvalid",
+        },
+    )
+
+
+SitePhase = Literal["Pending", "Refused", "Running", "Backoff", "Succeeded", "Failed", "Excluded", "Late"]
+JobPhase = Literal["Pending", "Running", "Backoff", "Succeeded", "Failed"]
+RoundPhase = Literal["Pending", "Initializing", "Training", "Aggregating", "Complete", "Failed", "Suspended"]
+
+
+class AttemptStatus(ApiModel):
+    """Where a Job of the round stands, over its attempts."""
+
+    attempt: Annotated[int, Field(ge=0)] = 0
+    """Number of the current attempt, from 1. 0: none yet."""
+    failures: Annotated[int, Field(ge=0)] = 0
+    """Attempts that failed. At most retries + 1."""
+    job: Annotated[str, Field(max_length=63)] | None = None
+    """Name of the current attempt's Job."""
+    reason: Annotated[str, Field(max_length=64)] | None = None
+    """Machine-readable cause of the phase, from a fixed list."""
+    message: Annotated[str, Field(max_length=1024)] | None = None
+    """The cause as a sentence for people."""
+    retry_time: Timestamp | None = None
+    """When the next attempt may start, in phase Backoff."""
+
+
+class JobStatus(AttemptStatus):
+    """Where a Job of the server side stands: making the start model, or aggregation."""
+
+    phase: JobPhase = "Pending"
+    """Pending, Running, Backoff (failed, will be tried again), Succeeded or Failed (no retries left)."""
+
+
+class Progress(ApiModel):
+    """The newest live report of a Job."""
+
+    epoch: Annotated[int, Field(ge=0)]
+    """Epochs finished."""
+    epochs: Annotated[int, Field(ge=1)]
+    """Epochs in all."""
+    step: Annotated[int, Field(ge=0)]
+    """Steps finished, over all epochs."""
+    steps: Annotated[int, Field(ge=1)]
+    """Steps in all."""
+    loss: float
+    """Mean training loss since the report before."""
+    images_per_second: Annotated[float, Field(ge=0)]
+    """Training throughput since the report before, in images a second."""
+    eta_seconds: Annotated[float, Field(ge=0)]
+    """Estimated time to the end of training in seconds."""
+    time: Timestamp
+    """When the Job reported this."""
+
+    @property
+    def percent(self) -> int:
+        """Share of the steps that are finished, in whole per cent, rounded down."""
+        return min(100, 100 * self.step // self.steps)
+
+
+class SiteStatus(AttemptStatus):
+    """Where one hospital stands in the round."""
+
+    name: Annotated[str, Field(max_length=320)]
+    """The site as namespace.name of its Hospital."""
+    namespace: DnsLabel
+    """Namespace of the hospital."""
+    hospital: DnsSubdomain
+    """Name of the Hospital resource."""
+    phase: SitePhase = "Pending"
+    """Pending, Refused (no consent or beyond its limits), Running, Backoff, Succeeded, Failed (no retries
+    left), Excluded (update invalid), or Late (stopped at the deadline)."""
+    progress: Progress | None = None
+    """The newest live report, at most 15 s old while the Job runs and Redis answers."""
+    update_digest: Digest | None = None
+    """sha256 of the committed update."""
+    samples: Annotated[int, Field(ge=0)] | None = None
+    """Number of training images behind the update."""
+    metrics: Metrics | None = None
+    """Figures that the hospital let out, such as loss_before and loss_after on its validation part."""
+
+    @property
+    def reference(self) -> HospitalReference:
+        """The Hospital resource of the site."""
+        return HospitalReference(namespace=self.namespace, name=self.hospital)
+
+
+class FederationRoundStatus(ApiModel):
+    """What the operator observed. Written by the operator only."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """Generation of the spec that this status was computed from."""
+    phase: RoundPhase = "Pending"
+    """Summary for display. Use the conditions in programs."""
+    reason: Annotated[str, Field(max_length=64)] | None = None
+    """Reason of the phase, for display."""
+    sites_summary: Annotated[str, Field(max_length=64)] | None = None
+    """Updates done / quorum / sites in all, for display."""
+    progress: Annotated[str, Field(max_length=16)] | None = None
+    """Mean progress of the sites' training, for display."""
+    trace_id: Annotated[str, Field(max_length=55)] | None = None
+    """W3C trace id of the round's trace."""
+    start_time: Timestamp | None = None
+    """When training at the sites started, or went on after a suspension. The deadline counts from here."""
+    completion_time: Timestamp | None = None
+    """When the round became Complete or Failed."""
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = Field(default_factory=list)
+    """Accepted, Suspended, TrainingFinished, QuorumReached, Aggregated, Complete, Failed."""
+    sites: Annotated[
+        list[SiteStatus],
+        Field(
+            max_length=1000,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = Field(default_factory=list)
+    """One entry a hospital, sorted by name."""
+    initialization: JobStatus | None = None
+    """The Job that makes the start model, where model.parent.init is set."""
+    parent: ModelReference | None = None
+    """The model that the sites start from."""
+    aggregation: JobStatus | None = None
+    """The Job that merges the updates."""
+    global_model: ModelReference | None = None
+    """The published result."""

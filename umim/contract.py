@@ -1,0 +1,101 @@
+"""Names that the operator and the Jobs agree on: labels, environment, object keys, Job names. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Literal
+
+FINALIZER = "umim.dev/cleanup"
+FIELD_MANAGER = "umim-operator"
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_ROUND_UID = "umim.dev/round-uid"
+LABEL_ROUND_NAME = "umim.dev/round"
+LABEL_ROUND_NAMESPACE = "umim.dev/round-namespace"
+LABEL_ROLE = "umim.dev/role"
+LABEL_SITE = "umim.dev/site"
+LABEL_ATTEMPT = "umim.dev/attempt"
+MANAGED_BY = "umim-operator"
+
+ENV_CONFIG = "UMIM_CONFIG"
+ENV_S3_ENDPOINT = "UMIM_S3_ENDPOINT"
+ENV_S3_BUCKET = "UMIM_S3_BUCKET"
+ENV_S3_REGION = "UMIM_S3_REGION"
+ENV_S3_ACCESS_KEY = "UMIM_S3_ACCESS_KEY"
+ENV_S3_SECRET_KEY = "UMIM_S3_SECRET_KEY"
+ENV_S3_SESSION_TOKEN = "UMIM_S3_SESSION_TOKEN"
+ENV_REDIS_URL = "UMIM_REDIS_URL"
+ENV_REDIS_USERNAME = "UMIM_REDIS_USERNAME"
+ENV_REDIS_PASSWORD = "UMIM_REDIS_PASSWORD"
+ENV_TRACEPARENT = "TRACEPARENT"
+
+DATA_MOUNT = "/data"
+WORK_MOUNT = "/work"
+TERMINATION_LOG = "/dev/termination-log"
+
+MAX_NAME = 63
+Role = Literal["init", "site", "aggregate"]
+
+
+def job_name(role: Role, round_name: str, round_uid: str, site: str, attempt: int) -> str:
+    """Return the deterministic Job name of an attempt, a DNS label of at most 63 characters.
+
+    The readable part is cut; a hash over round UID, role and site keeps names apart.
+    """
+    digest = hashlib.sha256(f"{round_uid}/{role}/{site}".encode()).hexdigest()[:10]
+    readable = re.sub(r"[^a-z0-9-]+", "-", f"{round_name}-{role}").strip("-")
+    tail = f"-{digest}-{attempt}"
+    return readable[: MAX_NAME - len(tail)].rstrip("-") + tail
+
+
+def site_label(site: str) -> str:
+    """Return the site as a label value: itself when it fits in 63 characters, else cut and hashed."""
+    if len(site) <= MAX_NAME:
+        return site
+    return f"{site[:52].rstrip('.-')}-{hashlib.sha256(site.encode()).hexdigest()[:10]}"
+
+
+def model_prefix(digest: str) -> str:
+    """Return the key prefix of a global model."""
+    return f"models/sha256/{digest}/"
+
+
+def model_key(digest: str) -> str:
+    """Return the key of a global model's tensors file."""
+    return model_prefix(digest) + "model.safetensors"
+
+
+def model_manifest_key(digest: str) -> str:
+    """Return the key of a global model's manifest."""
+    return model_prefix(digest) + "manifest.json"
+
+
+def round_prefix(round_uid: str) -> str:
+    """Return the key prefix of everything that belongs to one round."""
+    return f"rounds/{round_uid}/"
+
+
+def site_prefix(round_uid: str, site: str, attempt: int) -> str:
+    """Return the key prefix that one attempt of one site may write to."""
+    return f"{round_prefix(round_uid)}sites/{site}/{attempt}/"
+
+
+def update_key(round_uid: str, site: str, attempt: int) -> str:
+    """Return the key of a site's tensors file."""
+    return site_prefix(round_uid, site, attempt) + "update.safetensors"
+
+
+def update_manifest_key(round_uid: str, site: str, attempt: int) -> str:
+    """Return the key of a site's manifest: the commit marker of its update."""
+    return site_prefix(round_uid, site, attempt) + "manifest.json"
+
+
+def result_key(round_uid: str, role: Role) -> str:
+    """Return the key of the result of an init or aggregate Job."""
+    return f"{round_prefix(round_uid)}{role}/result.json"
+
+
+def progress_stream(round_uid: str, site: str) -> str:
+    """Return the Redis stream to which a Job appends its live progress."""
+    return f"umim:progress:{round_uid}:{site}"

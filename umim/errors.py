@@ -1,0 +1,61 @@
+"""Exceptions with exit codes: how a process says whether trying again can help.
+
+Exit codes follow BSD sysexits(3). The operator reads the exit code of a Job's container: a code in
+``PERMANENT_EXIT_CODES`` ends the site at once, any other failure is tried again.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class UmimError(Exception):
+    """Base of all errors of this project. The message is one sentence for the person who can act on it."""
+
+    exit_code: ClassVar[int] = 70  # EX_SOFTWARE
+
+
+class DataError(UmimError):
+    """The hospital's (or server's) data cannot be used: names the file or column, the value, what is allowed."""
+
+    exit_code = 65  # EX_DATAERR
+
+
+class ConfigError(UmimError):
+    """A specification or setting is invalid: names the field, the value and what is allowed."""
+
+    exit_code = 78  # EX_CONFIG
+
+
+class ArtifactError(UmimError):
+    """An artifact is damaged or not what its manifest says (digest, shape, dtype, parent)."""
+
+    exit_code = 76  # EX_PROTOCOL
+
+
+class StoreError(UmimError):
+    """The object store does not answer or refuses for a passing reason. Trying again can help."""
+
+    exit_code = 75  # EX_TEMPFAIL
+
+
+class NotFoundError(StoreError):
+    """An object that must exist does not."""
+
+    exit_code = 66  # EX_NOINPUT
+
+
+class AccessDeniedError(StoreError):
+    """The credentials do not allow this access, or have expired."""
+
+    exit_code = 77  # EX_NOPERM
+
+
+class TrainingError(UmimError):
+    """Training cannot go on, for example because the loss is no longer finite."""
+
+    exit_code = 70
+
+
+PERMANENT_EXIT_CODES: frozenset[int] = frozenset({DataError.exit_code, ConfigError.exit_code})
+"""Exit codes after which the same Job would fail the same way again."""
