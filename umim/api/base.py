@@ -83,6 +83,11 @@ class ApiModel(BaseModel):
         return result
 
 
+def cel_rules(*rules: dict[str, str]) -> ConfigDict:
+    """Return a model configuration that adds CEL rules (x-kubernetes-validations) to the resource's schema."""
+    return ConfigDict(json_schema_extra={"x-kubernetes-validations": [dict(rule) for rule in rules]})
+
+
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 
@@ -93,9 +98,7 @@ class Condition(ApiModel):
     """Name of the aspect, for example Complete."""
     status: ConditionStatus
     """True, False or Unknown."""
-    reason: Annotated[
-        str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
-    ]
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
     """Machine-readable cause, from a fixed list."""
     message: Annotated[str, Field(max_length=32768)]
     """The cause as a sentence for people."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from umim.api.base import ApiModel, Digest, Metrics, ModelReference, Timestamp
+from umim.api.base import ApiModel, Digest, Metrics, ModelReference, Timestamp, cel_rules
 
 
 class Contributor(ApiModel):
@@ -55,14 +55,10 @@ class GlobalModelSpec(ApiModel):
     created: Timestamp
     """When the aggregator published it."""
 
-    model_config = {
-        "json_schema_extra": {
-            "x-kubernetes-validations": [
-                {
-                    "rule": "self == oldSelf",
-                    "message": "a GlobalModel is immutable: publish a new one instead",
-                    "reason": "FieldValueForbidden",
-                }
-            ]
+    model_config = cel_rules(
+        {
+            "rule": "self == oldSelf",
+            "message": "a GlobalModel is immutable: publish a new one instead",
+            "reason": "FieldValueForbidden",
         }
-    }
+    )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from umim.api.base import ApiModel, Digest, DnsLabel, DnsSubdomain, Quantity, Timestamp
+from umim.api.base import ApiModel, Digest, DnsLabel, DnsSubdomain, Quantity, Timestamp, cel_rules
 
 DataFormat = Literal["imagefolder", "npz", "dicom", "nifti"]
 Task = Literal["classification", "multilabel", "segmentation", "none"]
@@ -49,26 +49,20 @@ class PrivacySpec(ApiModel):
     min_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Fewest patients in the training part; with fewer, the Job refuses to train."""
 
-    model_config = {
-        "json_schema_extra": {
-            "x-kubernetes-validations": [
-                {
-                    "rule": "!has(self.noiseMultiplier) || self.noiseMultiplier == 0.0 || has(self.clipNorm)",
-                    "message": "privacy.noiseMultiplier above 0 needs privacy.clipNorm: noise is relative to it",
-                    "fieldPath": ".clipNorm",
-                    "reason": "FieldValueRequired",
-                },
-            ]
+    model_config = cel_rules(
+        {
+            "rule": "!has(self.noiseMultiplier) || self.noiseMultiplier == 0.0 || has(self.clipNorm)",
+            "message": "privacy.noiseMultiplier above 0 needs privacy.clipNorm: noise is relative to it",
+            "fieldPath": ".clipNorm",
+            "reason": "FieldValueRequired",
         }
-    }
+    )
 
 
 class HospitalSpec(ApiModel):
     """What the hospital offers, to whom, and within which limits."""
 
-    federations: Annotated[
-        list[DnsLabel], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})
-    ]
+    federations: Annotated[list[DnsLabel], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})]
     """Namespaces whose FederationRounds may train here. An empty list refuses all."""
     data: DatasetSpec
     """The private images. They never leave the Job."""

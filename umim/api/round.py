@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from umim.api.base import (
     ModelReference,
     ResourceRequirements,
     Timestamp,
+    cel_rules,
 )
 from umim.api.hospital import DatasetSpec
 
@@ -25,10 +26,6 @@ Objective = Literal["supervised", "mim", "supervised+mim"]
 ParentInit = Literal["random", "mim"]
 
 ARCHITECTURE_PATTERN = r"^[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)?$"
-
-
-def _rules(*rules: dict[str, str]) -> dict[str, Any]:
-    return {"json_schema_extra": {"x-kubernetes-validations": list(rules)}}
 
 
 class ParentSpec(ApiModel):
@@ -40,7 +37,7 @@ class ParentSpec(ApiModel):
     """Make a start model: random weights from the seed, or masked image modelling (mim) on the server's
     unlabelled images, see pretraining."""
 
-    model_config = _rules(
+    model_config = cel_rules(
         {
             "rule": "has(self.globalModel) != has(self.init)",
             "message": "model.parent needs exactly one of globalModel (a name) and init (random or mim)",
@@ -63,9 +60,7 @@ class ModelSpec(ApiModel):
 class LabelSelector(ApiModel):
     """Labels that a resource must carry, as metav1.LabelSelector's matchLabels."""
 
-    match_labels: Annotated[
-        dict[str, Annotated[str, Field(max_length=63)]], Field(min_length=1, max_length=16)
-    ]
+    match_labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(min_length=1, max_length=16)]
     """Label names and values. All must match."""
 
 
@@ -93,7 +88,7 @@ class ParticipantsSpec(ApiModel):
     quorum: Annotated[int, Field(ge=1, le=1000)] = 1
     """Fewest valid updates for a global model."""
 
-    model_config = _rules(
+    model_config = cel_rules(
         {
             "rule": "has(self.hospitals) != has(self.selector)",
             "message": "participants needs exactly one of hospitals (a list) and selector (labels)",
@@ -186,7 +181,7 @@ class FederationRoundSpec(ApiModel):
     """Time after which a finished round is deleted with its Jobs, such as 24h. The GlobalModel stays. Default:
     never."""
 
-    model_config = _rules(
+    model_config = cel_rules(
         {
             "rule": "(has(self.model.parent.init) && self.model.parent.init == 'mim') == has(self.pretraining)",
             "message": "pretraining must be set if and only if model.parent.init is mim",
