@@ -1,0 +1,1 @@
+"""Artifacts: the object store, tensors files, manifests. Only ``tensors`` and ``models`` need torch."""

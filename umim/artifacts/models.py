@@ -1,0 +1,166 @@
+"""Publishing and fetching models and updates: tensors first, manifest last, digests verified on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from umim import contract
+from umim.api.artifacts import ModelManifest, TensorInfo, TensorsFile, UpdateManifest
+from umim.api.base import ModelReference
+from umim.api.globalmodel import Contributor
+from umim.artifacts.files import sha256_of
+from umim.artifacts.manifests import manifest_bytes, read_model_manifest, read_update_manifest
+from umim.artifacts.store import ObjectStore
+from umim.artifacts.tensors import read_header
+from umim.errors import ArtifactError, NotFoundError
+
+
+def publish_model(
+    store: ObjectStore,
+    path: Path,
+    *,
+    architecture: str,
+    image_size: int,
+    strategy: str,
+    round_uid: str,
+    seed: int,
+    software: Mapping[str, str],
+    created: datetime,
+    parent: ModelReference | None = None,
+    contributors: Sequence[Contributor] = (),
+    metrics: Mapping[str, float] | None = None,
+) -> str:
+    """Publish a tensors file as a global model and return its digest.
+
+    Content-addressed: publishing the same bytes again, also at the same time from two places, leaves one model, and
+    the manifest of the first publisher stays. ``created`` is in the manifest only, never in the digest.
+    Fields as in ``ModelManifest``. Raises ArtifactError when the file is no safetensors file, and the store's errors.
+    """
+    digest = sha256_of(path)
+    manifest = ModelManifest(
+        architecture=architecture,
+        image_size=image_size,
+        strategy=strategy,
+        file=describe(path, contract.model_key(digest), digest),
+        parent=parent,
+        round_uid=round_uid,
+        contributors=sorted(contributors, key=lambda contributor: contributor.site),
+        metrics=dict(metrics or {}),
+        seed=seed,
+        software=dict(software),
+        created=created,
+    )
+    _upload(store, path, manifest.file)
+    store.put(contract.model_manifest_key(digest), manifest_bytes(manifest), if_absent=True)
+    return digest
+
+
+def publish_update(
+    store: ObjectStore,
+    path: Path,
+    *,
+    round_uid: str,
+    site: str,
+    attempt: int,
+    parent_digest: str,
+    architecture: str,
+    image_size: int,
+    samples: int,
+    metrics: Mapping[str, float],
+    seed: int,
+    software: Mapping[str, str],
+    created: datetime,
+) -> UpdateManifest:
+    """Commit a tensors file as a site's update and return its manifest. Fields as in ``UpdateManifest``.
+
+    The manifest is written last and only if there is none: a committed update is never changed. Raises ArtifactError
+    when the file is no safetensors file or this attempt has committed already, and the store's errors.
+    """
+    digest = sha256_of(path)
+    manifest = UpdateManifest(
+        round_uid=round_uid,
+        site=site,
+        attempt=attempt,
+        parent_digest=parent_digest,
+        architecture=architecture,
+        image_size=image_size,
+        file=describe(path, contract.update_key(round_uid, site, attempt), digest),
+        samples=samples,
+        metrics=dict(metrics),
+        seed=seed,
+        software=dict(software),
+        created=created,
+    )
+    committed = read_update_manifest(store, round_uid, site, attempt)
+    if committed is None:
+        _upload(store, path, manifest.file)
+        if store.put(contract.update_manifest_key(round_uid, site, attempt), manifest_bytes(manifest), if_absent=True):
+            return manifest
+        committed = read_update_manifest(store, round_uid, site, attempt)
+    if committed is None or committed.file.digest != digest:
+        raise ArtifactError(f"site {site} has committed another update in attempt {attempt} of round {round_uid}")
+    return committed
+
+
+def fetch_model(store: ObjectStore, digest: str, path: Path) -> ModelManifest:
+    """Download a global model to a file and return its manifest.
+
+    Raises NotFoundError when it is not published, ArtifactError when bytes or tensors are not what digest and
+    manifest say. On an error no file is left.
+    """
+    manifest = read_model_manifest(store, digest)
+    fetch_tensors(store, manifest.file, path)
+    return manifest
+
+
+def fetch_update(store: ObjectStore, round_uid: str, site: str, attempt: int, path: Path) -> UpdateManifest:
+    """Download a site's update to a file and return its manifest. Errors as ``fetch_model``."""
+    manifest = read_update_manifest(store, round_uid, site, attempt)
+    if manifest is None:
+        raise NotFoundError(f"site {site} has committed no update in attempt {attempt} of round {round_uid}")
+    fetch_tensors(store, manifest.file, path)
+    return manifest
+
+
+def fetch_tensors(store: ObjectStore, file: TensorsFile, path: Path) -> None:
+    """Download a tensors file and verify digest and header. On an error no file is left. Raises ArtifactError."""
+    try:
+        digest = store.download(file.key, path)
+        if digest != file.digest:
+            raise ArtifactError(f"{file.key} has sha256 {digest}, its manifest says {file.digest}")
+        check_tensors(read_header(path), file.tensors, file.key, "its manifest says")
+    except ArtifactError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def check_tensors(
+    found: Mapping[str, TensorInfo], expected: Mapping[str, TensorInfo], what: str, according_to: str
+) -> None:
+    """Raise ArtifactError naming the first tensor that is missing, superfluous, or of another shape or type."""
+    for name in sorted(found.keys() | expected.keys()):
+        if name not in found:
+            raise ArtifactError(f"{what} lacks tensor {name}")
+        if name not in expected:
+            raise ArtifactError(f"{what} has a superfluous tensor {name}")
+        if found[name] != expected[name]:
+            raise ArtifactError(
+                f"{what}: tensor {name} is {_shown(found[name])}, {according_to} {_shown(expected[name])}"
+            )
+
+
+def describe(path: Path, key: str, digest: str) -> TensorsFile:
+    """Return the manifest's entry of a local tensors file that is to lie under ``key``. Raises ArtifactError."""
+    return TensorsFile(key=key, digest=digest, size_bytes=path.stat().st_size, tensors=read_header(path))
+
+
+def _upload(store: ObjectStore, path: Path, file: TensorsFile) -> None:
+    digest = store.upload(path, file.key)
+    if digest != file.digest:
+        raise ArtifactError(f"{path} changed while it was uploaded: sha256 {file.digest} became {digest}")
+
+
+def _shown(info: TensorInfo) -> str:
+    return f"{info.dtype}[{', '.join(map(str, info.shape))}]"

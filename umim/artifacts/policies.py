@@ -1,0 +1,71 @@
+"""Who may do what in the bucket, as IAM policy documents that S3 servers understand. Pure.
+
+A session policy given to STS AssumeRole is intersected with the policy of the user that asks. So the
+operator's policy holds all that the Jobs' policies grant; ``tests/unit/artifacts`` checks that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from umim import contract
+
+Policy = dict[str, Any]
+
+READ = ("s3:GetObject",)
+WRITE = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+DELETE = ("s3:DeleteObject",)
+
+ROUNDS = "rounds/*"
+MODELS = "models/sha256/*"
+
+
+def site_policy(bucket: str, uid: str, site: str, attempt: int, parent_digest: str) -> Policy:
+    """One attempt of one site: read the parent model, read and write its own prefix. No listing, no deletion."""
+    return _document(
+        _allow(READ, bucket, contract.model_key(parent_digest), contract.model_manifest_key(parent_digest)),
+        _allow((*READ, *WRITE), bucket, contract.site_prefix(uid, site, attempt) + "*"),
+    )
+
+
+def init_policy(bucket: str, uid: str) -> Policy:
+    """The Job that makes the start model: read its round, write models and its result. No listing, no deletion."""
+    return _document(
+        _allow(READ, bucket, contract.round_prefix(uid) + "*"),
+        _allow(WRITE, bucket, contract.result_key(uid, "init"), MODELS),
+    )
+
+
+def aggregate_policy(bucket: str, uid: str, parent_digest: str) -> Policy:
+    """The aggregator: read its round and the parent, write models and its result. No listing, no deletion.
+
+    Writing cannot be narrowed to one model: its key is the digest of what is not computed yet.
+    """
+    return _document(
+        _allow(READ, bucket, contract.round_prefix(uid) + "*"),
+        _allow(READ, bucket, contract.model_key(parent_digest), contract.model_manifest_key(parent_digest)),
+        _allow(WRITE, bucket, contract.result_key(uid, "aggregate"), MODELS),
+    )
+
+
+def operator_policy(bucket: str) -> Policy:
+    """The operator: list and delete rounds, and all that it hands on to Jobs."""
+    return _document(
+        _allow((*READ, *WRITE, *DELETE), bucket, ROUNDS),
+        _allow((*READ, *WRITE), bucket, MODELS),
+        {
+            "Effect": "Allow",
+            "Action": ["s3:ListBucket"],
+            "Resource": [f"arn:aws:s3:::{bucket}"],
+            "Condition": {"StringLike": {"s3:prefix": [ROUNDS]}},
+        },
+    )
+
+
+def _allow(actions: Sequence[str], bucket: str, *keys: str) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": list(actions), "Resource": [f"arn:aws:s3:::{bucket}/{key}" for key in keys]}
+
+
+def _document(*statements: dict[str, Any]) -> Policy:
+    return {"Version": "2012-10-17", "Statement": list(statements)}
