@@ -145,7 +145,6 @@ RESOURCES: tuple[Resource, ...] = (
             Column("Strategy", ".spec.strategy", "How it was made."),
             Column("Parent", ".spec.parent.name", "The model that the sites started from."),
             Column("Round", ".spec.round.name", "The round that made it."),
-            Column("Sites", ".spec.contributors[*].site", "Sites whose updates it holds.", priority=1),
             Column("Digest", ".spec.digest", "sha256 of the tensors file.", priority=1),
             _AGE,
         ),

@@ -143,6 +143,8 @@ class PretrainingSpec(OptimisationSpec):
 
     dataset: DatasetSpec
     """The server's unlabelled images, in a volume of the round's namespace. Labels are ignored."""
+    resources: ResourceRequirements = ResourceRequirements()
+    """Resources of the pretraining Job. Default: as for a site."""
 
 
 class AggregationSpec(ApiModel):

@@ -1,0 +1,77 @@
+"""Policy: is the round well formed, beyond what the API server checks? Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from umim.aggregation.names import check_strategy
+
+from umim.api.base import HospitalReference
+from umim.api.round import FederationRoundSpec
+from umim.errors import ConfigError
+from umim_operator.conditions import Reason
+from umim_operator.state import Observed, RoundView
+
+
+class Rejection(NamedTuple):
+    """Why a round is not accepted. A final one ends the round, another one waits for its cause to go away."""
+
+    reason: Reason
+    message: str
+    final: bool
+
+
+def rejection(view: RoundView, observed: Observed) -> Rejection | None:
+    """Return why the round cannot start now, or None when it can."""
+    if view.spec is None:
+        return Rejection(Reason.INVALID_SPEC, view.spec_error, final=True)
+    try:
+        check_strategy(view.spec.aggregation.strategy, view.spec.aggregation.options)
+    except ConfigError as error:
+        return Rejection(Reason.UNKNOWN_STRATEGY, str(error), final=True)
+    return _parent_rejection(view.spec, view, observed) or _participants_rejection(view.spec, observed)
+
+
+def references(spec: FederationRoundSpec, observed: Observed, namespace: str) -> list[HospitalReference]:
+    """Return the hospitals of the round, sorted by site: the listed ones, or the consenting ones that match."""
+    if spec.participants.hospitals is not None:
+        found = spec.participants.hospitals
+    else:
+        found = [
+            view.reference
+            for view in observed.hospitals.values()
+            if view.spec is not None and namespace in view.spec.federations
+        ]
+    return sorted(found, key=lambda reference: reference.site)
+
+
+def _parent_rejection(spec: FederationRoundSpec, view: RoundView, observed: Observed) -> Rejection | None:
+    name = spec.model.parent.global_model
+    if name is None:
+        return None
+    parent = observed.parent
+    if parent is None:
+        message = f"spec.model.parent.globalModel: there is no GlobalModel {name} in namespace {view.namespace} yet."
+        return Rejection(Reason.PARENT_NOT_FOUND, message, final=False)
+    for field, wanted, has in (
+        ("architecture", spec.model.architecture, parent.architecture),
+        ("imageSize", spec.model.image_size, parent.image_size),
+    ):
+        if wanted != has:
+            message = f"spec.model.{field} is {wanted}, but GlobalModel {name} has {has}: they must be equal."
+            return Rejection(Reason.PARENT_INCOMPATIBLE, message, final=True)
+    return None
+
+
+def _participants_rejection(spec: FederationRoundSpec, observed: Observed) -> Rejection | None:
+    if spec.participants.selector is None:
+        return None
+    matching = sum(view.spec is not None for view in observed.hospitals.values())
+    if matching >= spec.participants.quorum:
+        return None
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(spec.participants.selector.match_labels.items()))
+    message = (
+        f"spec.participants.selector ({labels}) matches {matching} consenting hospitals, "
+        f"fewer than spec.participants.quorum {spec.participants.quorum}."
+    )
+    return Rejection(Reason.TOO_FEW_HOSPITALS, message, final=False)

@@ -1,0 +1,99 @@
+"""Policy: attempts, failures and backoff of one Job. Pure.
+
+There is one retry mechanism: a Job runs one Pod (backoffLimit 0), and the planner counts attempts in the round's
+status. A new attempt continues from the checkpoint of the one before.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypeVar
+
+from umim.api.round import JobStatus, SiteStatus
+from umim.errors import PERMANENT_EXIT_CODES
+from umim_operator.conditions import Reason
+from umim_operator.state import JobView, RetryPolicy
+
+S = TypeVar("S", JobStatus, SiteStatus)
+
+
+def adopt(current: S, job: JobView | None) -> S:
+    """Take over a Job that was created before its attempt could be written into the status."""
+    if job is None or job.attempt <= current.attempt:
+        return current
+    return current.model_copy(
+        update={"attempt": job.attempt, "job": job.name, "phase": "Running", "retry_time": None, "message": None}
+    )
+
+
+def advance(current: S, job: JobView | None, policy: RetryPolicy, now: datetime) -> S:
+    """Return the next status of an attempt whose result is not committed.
+
+    ``job`` is the Job of the newest attempt. Phases in and out: Pending (launch when possible), Running, Backoff,
+    Failed. Other phases are returned unchanged.
+    """
+    if current.phase == "Backoff":
+        due = current.retry_time is None or now >= current.retry_time
+        return current.model_copy(update={"phase": "Pending", "retry_time": None}) if due else current
+    if current.phase != "Running":
+        return current
+    if job is None or job.attempt < current.attempt:
+        return _failed(current, Reason.JOB_DISAPPEARED, "The Job was deleted before it delivered.", policy, now)
+    if job.outcome == "active":
+        return _running(current, job)
+    if job.outcome == "succeeded":
+        return _failed(current, Reason.UPDATE_MISSING, "The Job ended but left no artifact.", policy, now)
+    message = job.message or job.reason or "The Job failed without a message."
+    if job.exit_code in PERMANENT_EXIT_CODES:
+        return _ended(current, Reason.PERMANENT_ERROR, message)
+    return _failed(current, Reason.JOB_FAILED, message, policy, now)
+
+
+def damaged(current: S, message: str, policy: RetryPolicy, now: datetime) -> S:
+    """Count a failure: what the attempt committed cannot be used."""
+    return _failed(current, Reason.UPDATE_DAMAGED, message, policy, now)
+
+
+def launched(current: S, name: str) -> S:
+    """Return the status of the next attempt, just launched."""
+    return current.model_copy(
+        update={
+            "attempt": current.attempt + 1,
+            "job": name,
+            "phase": "Running",
+            "reason": str(Reason.LAUNCHED),
+            "retry_time": None,
+        }
+    )
+
+
+def _running(current: S, job: JobView) -> S:
+    if job.message:
+        return current.model_copy(update={"reason": job.reason or str(Reason.JOB_PENDING), "message": job.message})
+    return current.model_copy(update={"reason": str(Reason.JOB_RUNNING), "message": None})
+
+
+def _failed(current: S, reason: Reason, message: str, policy: RetryPolicy, now: datetime) -> S:
+    failures = current.failures + 1
+    if failures > policy.retries:
+        text = f"{message} No retries left ({failures} failed attempts, spec.retries {policy.retries})."
+        return _ended(current.model_copy(update={"failures": failures}), Reason.RETRIES_EXHAUSTED, text)
+    return current.model_copy(
+        update={
+            "phase": "Backoff",
+            "failures": failures,
+            "reason": str(reason),
+            "message": cut(message),
+            "retry_time": now + policy.backoff(failures),
+        }
+    )
+
+
+def _ended(current: S, reason: Reason, message: str) -> S:
+    update = {"phase": "Failed", "reason": str(reason), "message": cut(message), "retry_time": None}
+    return current.model_copy(update=update)
+
+
+def cut(message: str, limit: int = 1024) -> str:
+    """Return the message within the length that the CRD allows."""
+    return message if len(message) <= limit else message[: limit - 1] + "…"

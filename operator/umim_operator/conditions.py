@@ -1,0 +1,99 @@
+"""Conditions and their reasons, following the Kubernetes API conventions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from umim.api.base import Condition
+
+ConditionType = Literal[
+    "Accepted", "Suspended", "TrainingFinished", "QuorumReached", "Aggregated", "Complete", "Failed"
+]
+
+
+class Reason(StrEnum):
+    """Every reason that a condition, the round or a site can carry."""
+
+    # the round
+    ACCEPTED = "Accepted"
+    INVALID_SPEC = "InvalidSpec"
+    UNKNOWN_STRATEGY = "UnknownStrategy"
+    PARENT_NOT_FOUND = "ParentNotFound"
+    PARENT_INCOMPATIBLE = "ParentIncompatible"
+    TOO_FEW_HOSPITALS = "TooFewHospitals"
+    SUSPENDED = "Suspended"
+    RESUMED = "Resumed"
+    NOT_SUSPENDED = "NotSuspended"
+    INITIALIZING = "Initializing"
+    INITIALIZATION_FAILED = "InitializationFailed"
+    TRAINING = "Training"
+    ALL_SITES_FINISHED = "AllSitesFinished"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    QUORUM_REACHED = "QuorumReached"
+    QUORUM_NOT_REACHED = "QuorumNotReached"
+    WAITING_FOR_UPDATES = "WaitingForUpdates"
+    WAITING_FOR_CONSENT = "WaitingForConsent"
+    AGGREGATING = "Aggregating"
+    AGGREGATION_FAILED = "AggregationFailed"
+    PUBLISHED = "Published"
+    NOT_FINISHED = "NotFinished"
+    NOT_FAILED = "NotFailed"
+    # one site
+    HOSPITAL_NOT_FOUND = "HospitalNotFound"
+    HOSPITAL_INVALID = "HospitalInvalid"
+    FEDERATION_NOT_ALLOWED = "FederationNotAllowed"
+    ARTIFACT_NOT_ALLOWED = "ArtifactNotAllowed"
+    TASK_NOT_SUITABLE = "TaskNotSuitable"
+    RESOURCES_EXCEEDED = "ResourcesExceeded"
+    LAUNCHED = "Launched"
+    JOB_PENDING = "JobPending"
+    JOB_RUNNING = "JobRunning"
+    JOB_FAILED = "JobFailed"
+    JOB_DISAPPEARED = "JobDisappeared"
+    UPDATE_MISSING = "UpdateMissing"
+    UPDATE_DAMAGED = "UpdateDamaged"
+    RETRIES_EXHAUSTED = "RetriesExhausted"
+    PERMANENT_ERROR = "PermanentError"
+    UPDATE_COMMITTED = "UpdateCommitted"
+    RESULT_COMMITTED = "ResultCommitted"
+
+
+def set_condition(
+    conditions: Iterable[Condition],
+    type_: ConditionType,
+    value: bool,
+    reason: Reason,
+    message: str,
+    generation: int,
+    now: datetime,
+) -> list[Condition]:
+    """Return the conditions with one set. The transition time changes only when the status does."""
+    status: Literal["True", "False"] = "True" if value else "False"
+    kept = list(conditions)
+    before = find(kept, type_)
+    since = before.last_transition_time if before is not None and before.status == status else now
+    new = Condition(
+        type=type_,
+        status=status,
+        reason=str(reason),
+        message=message,
+        last_transition_time=since,
+        observed_generation=generation,
+    )
+    if before is None:
+        return [*kept, new]
+    return [new if condition.type == type_ else condition for condition in kept]
+
+
+def find(conditions: Iterable[Condition], type_: str) -> Condition | None:
+    """Return the condition of that type, or None."""
+    return next((condition for condition in conditions if condition.type == type_), None)
+
+
+def is_true(conditions: Iterable[Condition], type_: ConditionType) -> bool:
+    """Say whether the condition of that type is True."""
+    condition = find(conditions, type_)
+    return condition is not None and condition.status == "True"

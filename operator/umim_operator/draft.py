@@ -1,0 +1,173 @@
+"""The plan while it is being made: collects actions and the next status. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from umim.api.base import ModelReference, parse_duration
+from umim.api.jobs import JobConfig
+from umim.api.round import FederationRoundSpec, JobStatus, SiteStatus
+from umim.contract import Role, job_name
+from umim_operator import attempts, display, events
+from umim_operator.conditions import ConditionType, Reason, set_condition
+from umim_operator.launches import site_config
+from umim_operator.state import (
+    JobReference,
+    JobView,
+    Launch,
+    LedgerEntry,
+    ModelPublication,
+    Observed,
+    Plan,
+    RetryPolicy,
+    RoundView,
+    Timing,
+)
+
+
+class Draft:
+    """Collects what one call of the planner decides."""
+
+    def __init__(self, view: RoundView, observed: Observed, now: datetime, timing: Timing) -> None:
+        self.view = view
+        self.observed = observed
+        self.now = now
+        self.timing = timing
+        self.status = view.status
+        self.launches: list[Launch] = []
+        self.publications: list[ModelPublication] = []
+        self.ledger: list[LedgerEntry] = []
+        self.delete_round = False
+        self._stops: list[JobReference] = []
+        self._spent: list[JobReference] = []
+        self._look_again: timedelta | None = None
+
+    @property
+    def spec(self) -> FederationRoundSpec:
+        """The spec of a round that parses; acceptance has checked that."""
+        if self.view.spec is None:
+            raise ValueError(self.view.spec_error)
+        return self.view.spec
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The retry policy of all Jobs of the round."""
+        return RetryPolicy(self.spec.retries)
+
+    @property
+    def deadline(self) -> datetime:
+        """When missing updates are no longer waited for."""
+        return (self.status.start_time or self.now) + parse_duration(self.spec.deadline)
+
+    def set(self, **fields: Any) -> None:
+        """Change fields of the next status."""
+        self.status = self.status.model_copy(update=fields)
+
+    def condition(self, type_: ConditionType, value: bool, reason: Reason, message: str) -> None:
+        """Set one condition of the next status."""
+        conditions = self.status.conditions
+        self.set(conditions=set_condition(conditions, type_, value, reason, message, self.view.generation, self.now))
+
+    def wait(self, delay: timedelta) -> None:
+        """Look again after the delay, or sooner if something else asks for it."""
+        delay = max(delay, timedelta(seconds=1))
+        self._look_again = delay if self._look_again is None else min(self._look_again, delay)
+
+    def wait_until(self, time: datetime) -> None:
+        """Look again at that time, or sooner if something else asks for it."""
+        self.wait(time - self.now)
+
+    def stop(self, job: JobView | None) -> None:
+        """Delete a Job and its Secret."""
+        if job is not None:
+            self._stops.append(JobReference(job.namespace, job.name))
+
+    def spend(self, job: JobView) -> None:
+        """Delete the Secret of a Job that has ended."""
+        self._spent.append(JobReference(job.namespace, job.name))
+
+    def launch_site(self, site: SiteStatus) -> SiteStatus:
+        """Launch the next attempt of a site."""
+        hospital = self.observed.hospitals[site.name].spec
+        if hospital is None:
+            raise ValueError(f"{site.name} was launched without consent")
+        name = job_name("site", self.view.name, self.view.uid, site.name, site.attempt + 1)
+        new = attempts.launched(site, name)
+        self.launches.append(
+            Launch(
+                reference=JobReference(site.namespace, name),
+                role="site",
+                site=site.name,
+                attempt=new.attempt,
+                config=site_config(self.view, self.status, new, hospital),
+                hospital=hospital,
+                time_left=self.deadline - self.now + self.timing.job_grace,
+            )
+        )
+        self.wait(self.timing.progress_interval)
+        return new
+
+    def server_job(self, current: JobStatus, role: Role, config: Callable[[int], JobConfig]) -> JobStatus:
+        """Move a Job of the server on, launching its next attempt when it is due."""
+        job = self.observed.job(role, "")
+        before = current.failures
+        current = attempts.advance(attempts.adopt(current, job), job, self.policy, self.now)
+        if current.failures > before and job is not None:
+            self.spend(job)
+        if current.retry_time is not None:
+            self.wait_until(current.retry_time)
+        if current.phase != "Pending":
+            return current
+        name = job_name(role, self.view.name, self.view.uid, "", current.attempt + 1)
+        new = attempts.launched(current, name)
+        self.launches.append(
+            Launch(
+                reference=JobReference(self.view.namespace, name),
+                role=role,
+                site="",
+                attempt=new.attempt,
+                config=config(new.attempt),
+                hospital=None,
+                time_left=self.timing.server_job_limit,
+            )
+        )
+        return new
+
+    def fail(self, reason: Reason, message: str) -> None:
+        """End the round without a model."""
+        self.condition("Failed", True, reason, message)
+        self.condition("Complete", False, reason, message)
+        self.set(phase="Failed", reason=str(reason), completion_time=self.now)
+
+    def complete(self, model: ModelPublication) -> None:
+        """End the round with its model."""
+        message = f"GlobalModel {model.name} is published."
+        self.publications.append(model)
+        self.set(global_model=ModelReference(name=model.name, digest=model.spec.digest))
+        self.condition("Aggregated", True, Reason.PUBLISHED, message)
+        self.condition("Complete", True, Reason.PUBLISHED, message)
+        self.set(phase="Complete", reason=str(Reason.PUBLISHED), completion_time=self.now)
+
+    def finish(self) -> Plan:
+        """Return the plan."""
+        sites = self.status.sites
+        if self.view.spec is not None and sites:
+            quorum = self.view.spec.participants.quorum
+            self.set(sites_summary=display.sites_summary(sites, quorum), progress=display.progress(sites))
+        return Plan(
+            status=self.status,
+            stops=_unique(self._stops),
+            spent=_unique(self._spent),
+            publications=tuple(self.publications),
+            ledger=tuple(self.ledger),
+            launches=tuple(self.launches),
+            events=events.between(self.view.status, self.status),
+            delete_round=self.delete_round,
+            look_again=self._look_again,
+        )
+
+
+def _unique(references: list[JobReference]) -> tuple[JobReference, ...]:
+    return tuple(dict.fromkeys(references))

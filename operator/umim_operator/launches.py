@@ -1,0 +1,116 @@
+"""From a round to the configuration of its Jobs, and from a manifest to the GlobalModel resource. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from umim import contract
+from umim.api.artifacts import ModelManifest
+from umim.api.globalmodel import GlobalModelSpec, RoundReference
+from umim.api.hospital import DatasetSpec, HospitalSpec
+from umim.api.jobs import (
+    AggregateJobConfig,
+    DatasetLocation,
+    InitJobConfig,
+    SiteJobConfig,
+    UpdateReference,
+)
+from umim.api.round import FederationRoundSpec, FederationRoundStatus, OptimisationSpec, SiteStatus
+from umim_operator.state import ModelPublication, RoundView
+
+
+def _spec(view: RoundView) -> FederationRoundSpec:
+    if view.spec is None:
+        raise ValueError(view.spec_error)
+    return view.spec
+
+
+def _common(view: RoundView, attempt: int) -> dict[str, Any]:
+    spec = _spec(view)
+    return {
+        "round_namespace": view.namespace,
+        "round_name": view.name,
+        "round_uid": view.uid,
+        "attempt": attempt,
+        "architecture": spec.model.architecture,
+        "image_size": spec.model.image_size,
+    }
+
+
+def dataset_location(data: DatasetSpec) -> DatasetLocation:
+    """Return where the container finds a data set."""
+    path = contract.DATA_MOUNT if data.path is None else f"{contract.DATA_MOUNT}/{data.path}"
+    return DatasetLocation(path=path, format=data.format, task=data.task, labels_file=data.labels_file)
+
+
+def site_config(
+    view: RoundView, status: FederationRoundStatus, site: SiteStatus, hospital: HospitalSpec
+) -> SiteJobConfig:
+    """Return the configuration of a site's attempt."""
+    if status.parent is None:
+        raise ValueError("a site cannot start without a parent model")
+    return SiteJobConfig(
+        **_common(view, site.attempt),
+        site=site.name,
+        parent=status.parent,
+        training=_spec(view).training,
+        data=dataset_location(hospital.data),
+        work_path=contract.WORK_MOUNT,
+        privacy=hospital.privacy,
+    )
+
+
+def init_config(view: RoundView, attempt: int) -> InitJobConfig:
+    """Return the configuration of the Job that makes the start model."""
+    spec = _spec(view)
+    pretraining = spec.pretraining
+    shared = pretraining if pretraining is not None else spec.training
+    optimisation = {name: getattr(shared, name) for name in OptimisationSpec.model_fields}
+    return InitJobConfig(
+        **_common(view, attempt),
+        init=spec.model.parent.init or "random",
+        optimisation=OptimisationSpec(**optimisation),
+        data=None if pretraining is None else dataset_location(pretraining.dataset),
+        work_path=contract.WORK_MOUNT,
+    )
+
+
+def aggregate_config(view: RoundView, status: FederationRoundStatus, attempt: int) -> AggregateJobConfig:
+    """Return the configuration of the aggregator: all committed updates, sorted by site."""
+    if status.parent is None:
+        raise ValueError("updates cannot be merged without a parent model")
+    spec = _spec(view)
+    updates = [
+        UpdateReference(site=site.name, attempt=site.attempt, digest=site.update_digest)
+        for site in sorted(status.sites, key=lambda site: site.name)
+        if site.phase == "Succeeded" and site.update_digest is not None
+    ]
+    return AggregateJobConfig(
+        **_common(view, attempt),
+        parent=status.parent,
+        aggregation=spec.aggregation,
+        updates=updates,
+        quorum=spec.participants.quorum,
+        seed=spec.training.seed,
+    )
+
+
+def publication(view: RoundView, manifest: ModelManifest, *, base: bool) -> ModelPublication:
+    """Return the GlobalModel resource of a published model. Its name ends in the first digits of its digest."""
+    stem = "base" if base else view.name
+    return ModelPublication(
+        name=f"{stem}-{manifest.file.digest[:8]}",
+        spec=GlobalModelSpec(
+            digest=manifest.file.digest,
+            object_key=manifest.file.key,
+            size_bytes=manifest.file.size_bytes,
+            architecture=manifest.architecture,
+            image_size=manifest.image_size,
+            strategy=manifest.strategy,
+            parent=manifest.parent,
+            round=RoundReference(name=view.name, uid=view.uid),
+            contributors=manifest.contributors,
+            metrics=manifest.metrics,
+            created=manifest.created,
+        ),
+    )

@@ -1,0 +1,313 @@
+"""The heart of the operator: from a snapshot to the next actions. Pure; reads no clock, environment or network.
+
+Level-triggered: ``plan`` derives everything from the round, its status and what exists. It may be called at any
+moment, any number of times, and after any crash; actions are idempotent and named deterministically.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from umim import contract
+from umim.api.artifacts import Exclusion
+from umim.api.base import ModelReference, parse_duration
+from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
+from umim_operator import attempts, display
+from umim_operator.acceptance import references, rejection
+from umim_operator.conditions import Reason, find, is_true
+from umim_operator.consent import refusal
+from umim_operator.draft import Draft
+from umim_operator.launches import aggregate_config, init_config, publication
+from umim_operator.ledger import entry
+from umim_operator.state import (
+    DamagedManifest,
+    JobView,
+    Observed,
+    Plan,
+    RoundView,
+    Timing,
+)
+
+SETTLED = frozenset({"Succeeded", "Failed", "Excluded", "Late"})
+ACTIVE = frozenset({"Pending", "Running", "Backoff"})
+DEFAULT_TIMING = Timing()
+
+
+def plan(view: RoundView, observed: Observed, now: datetime, timing: Timing = DEFAULT_TIMING) -> Plan:
+    """Return the next actions and the next status of a round."""
+    draft = Draft(view, observed, now.replace(microsecond=0), timing)
+    _advance_round(draft)
+    draft.set(observed_generation=view.generation)
+    return draft.finish()
+
+
+def _advance_round(draft: Draft) -> None:
+    conditions = draft.status.conditions
+    finished = is_true(conditions, "Complete") or is_true(conditions, "Failed")
+    if finished and not _reopened(draft):
+        _expire(draft)
+        return
+    if not _accept(draft):
+        return
+    if _suspend(draft):
+        return
+    if not _initialize(draft):
+        return
+    if not _train(draft):
+        return
+    _aggregate(draft)
+
+
+def _reopened(draft: Draft) -> bool:
+    """A round that failed before it was accepted starts anew when its spec is edited."""
+    status = draft.view.status
+    if is_true(status.conditions, "Accepted") or status.observed_generation == draft.view.generation:
+        return False
+    draft.status = FederationRoundStatus(observed_generation=draft.view.generation)
+    return True
+
+
+def _expire(draft: Draft) -> None:
+    """Delete a finished round when its time is over."""
+    spec, done = draft.view.spec, draft.status.completion_time
+    if spec is None or spec.ttl_after_finished is None or done is None:
+        return
+    end = done + parse_duration(spec.ttl_after_finished)
+    if draft.now >= end:
+        draft.delete_round = True
+    else:
+        draft.wait_until(end)
+
+
+def _accept(draft: Draft) -> bool:
+    if is_true(draft.status.conditions, "Accepted") and draft.view.spec is not None:
+        return True
+    rejected = rejection(draft.view, draft.observed)
+    if rejected is not None:
+        draft.condition("Accepted", False, rejected.reason, rejected.message)
+        if rejected.final:
+            draft.fail(rejected.reason, rejected.message)
+        else:
+            draft.set(phase="Pending", reason=str(rejected.reason))
+            draft.wait(timedelta(seconds=30))
+        return False
+    hospitals = references(draft.spec, draft.observed, draft.view.namespace)
+    sites = [SiteStatus(name=ref.site, namespace=ref.namespace, hospital=ref.name) for ref in hospitals]
+    draft.set(sites=sites)
+    draft.condition("Accepted", True, Reason.ACCEPTED, f"The round is well formed and names {len(sites)} hospitals.")
+    for type_ in ("TrainingFinished", "QuorumReached", "Aggregated", "Complete"):
+        draft.condition(type_, False, Reason.NOT_FINISHED, "The round has just been accepted.")
+    draft.condition("Failed", False, Reason.NOT_FAILED, "Nothing has failed.")
+    return True
+
+
+def _suspend(draft: Draft) -> bool:
+    """Stop or continue. A stopped attempt is not a failure; the next one continues from its checkpoint."""
+    was = is_true(draft.status.conditions, "Suspended")
+    if not draft.spec.suspend:
+        if was:
+            draft.set(start_time=draft.now if draft.status.start_time else None)
+        reason, text = (
+            (Reason.RESUMED, "The round goes on.") if was else (Reason.NOT_SUSPENDED, "It was not asked for.")
+        )
+        if was or find(draft.status.conditions, "Suspended") is None:
+            draft.condition("Suspended", False, reason, text)
+        return False
+    draft.condition("Suspended", True, Reason.SUSPENDED, "spec.suspend is true: no Job of the round runs.")
+    draft.set(phase="Suspended", reason=str(Reason.SUSPENDED))
+    for job in draft.observed.jobs:
+        if job.outcome == "active":
+            draft.stop(job)
+    pause: dict[str, object] = {
+        "phase": "Pending",
+        "retry_time": None,
+        "message": None,
+        "reason": str(Reason.SUSPENDED),
+    }
+    draft.set(sites=[_paused_site(draft, site, pause) for site in draft.status.sites])
+    for name in ("initialization", "aggregation"):
+        current: JobStatus | None = getattr(draft.status, name)
+        if current is not None and current.phase == "Running":
+            draft.set(**{name: current.model_copy(update=pause)})
+    return True
+
+
+def _paused_site(draft: Draft, site: SiteStatus, pause: dict[str, object]) -> SiteStatus:
+    site = _committed(draft, attempts.adopt(site, draft.observed.job("site", site.name)))
+    return site.model_copy(update=pause) if site.phase == "Running" else site
+
+
+def _initialize(draft: Draft) -> bool:
+    """Make sure that the parent model exists. Returns whether it does."""
+    if draft.status.parent is not None:
+        return True
+    parent = draft.observed.parent
+    if parent is not None and draft.spec.model.parent.global_model is not None:
+        draft.set(parent=ModelReference(name=draft.spec.model.parent.global_model, digest=parent.digest))
+        return True
+    current = draft.status.initialization or JobStatus()
+    result = draft.observed.results.get("init")
+    manifest = draft.observed.models.get(result.model_digest or "") if result is not None else None
+    if manifest is not None:
+        new = publication(draft.view, manifest, base=True)
+        draft.publications.append(new)
+        draft.set(
+            parent=ModelReference(name=new.name, digest=new.spec.digest),
+            initialization=_succeeded(draft, current, "init"),
+        )
+        return True
+    draft.set(phase="Initializing", reason=str(Reason.INITIALIZING))
+    current = draft.server_job(current, "init", lambda attempt: init_config(draft.view, attempt))
+    draft.set(initialization=current)
+    if current.phase == "Failed":
+        draft.fail(Reason.INITIALIZATION_FAILED, f"The start model could not be made: {current.message}")
+    return False
+
+
+def _succeeded(draft: Draft, current: JobStatus, role: contract.Role) -> JobStatus:
+    job = draft.observed.job(role, "")
+    if job is not None:
+        draft.spend(job)
+    update = {"phase": "Succeeded", "reason": str(Reason.RESULT_COMMITTED), "message": None, "retry_time": None}
+    return attempts.adopt(current, job).model_copy(update=update)
+
+
+def _train(draft: Draft) -> bool:
+    """Move every site on. Returns whether the updates are complete and suffice."""
+    if is_true(draft.status.conditions, "TrainingFinished"):
+        return is_true(draft.status.conditions, "QuorumReached")
+    if draft.status.start_time is None:
+        draft.set(start_time=draft.now)
+    draft.set(phase="Training", reason=str(Reason.TRAINING))
+    late = draft.now >= draft.deadline
+    draft.set(sites=[_advance_site(draft, site, late) for site in draft.status.sites])
+    return _judge_quorum(draft, late)
+
+
+def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
+    if site.phase in SETTLED:
+        return site
+    job = draft.observed.job("site", site.name)
+    site = _committed(draft, attempts.adopt(site, job))
+    if site.phase in SETTLED:
+        return site
+    refused = refusal(draft.view.namespace, draft.spec, site.name, draft.observed.hospitals.get(site.name))
+    if late or refused is not None:
+        draft.stop(job)
+    if refused is not None:
+        return site.model_copy(
+            update={"phase": "Refused", "reason": str(refused.reason), "message": refused.message, "retry_time": None}
+        )
+    if late:
+        text = f"No update before the deadline of {draft.spec.deadline}."
+        return site.model_copy(update={"phase": "Late", "reason": str(Reason.DEADLINE_EXCEEDED), "message": text})
+    return _run_site(draft, site, job)
+
+
+def _run_site(draft: Draft, site: SiteStatus, job: JobView | None) -> SiteStatus:
+    if site.phase == "Refused":
+        site = site.model_copy(update={"phase": "Pending", "reason": None, "message": None})
+    before = site.failures
+    site = attempts.advance(site, job, draft.policy, draft.now)
+    if site.failures > before and job is not None:
+        draft.spend(job)
+    if site.phase == "Pending":
+        return draft.launch_site(site)
+    if site.phase == "Running":
+        draft.wait(draft.timing.progress_interval)
+        return site.model_copy(update={"progress": draft.observed.progress.get(site.name, site.progress)})
+    if site.retry_time is not None:
+        draft.wait_until(site.retry_time)
+    return site
+
+
+def _committed(draft: Draft, site: SiteStatus) -> SiteStatus:
+    """Take a committed update, whatever became of its Job."""
+    update = draft.observed.updates.get((site.name, site.attempt))
+    if update is None or site.phase in SETTLED:
+        return site
+    job = draft.observed.job("site", site.name)
+    if job is not None and job.outcome == "active" and job.attempt == site.attempt:
+        return site  # the Job commits and then ends by itself
+    if job is not None:
+        draft.spend(job)
+    if isinstance(update, DamagedManifest):
+        return attempts.damaged(site, update.message, draft.policy, draft.now)
+    draft.ledger.append(entry(draft.view, site, update, draft.now))
+    return site.model_copy(
+        update={
+            "phase": "Succeeded",
+            "reason": str(Reason.UPDATE_COMMITTED),
+            "message": None,
+            "retry_time": None,
+            "update_digest": update.file.digest,
+            "samples": update.samples,
+            "metrics": update.metrics or None,
+            "progress": draft.observed.progress.get(site.name, site.progress),
+        }
+    )
+
+
+def _judge_quorum(draft: Draft, late: bool) -> bool:
+    sites = draft.status.sites
+    quorum = draft.spec.participants.quorum
+    done = sum(site.phase == "Succeeded" for site in sites)
+    active = sum(site.phase in ACTIVE for site in sites)
+    refused = [site for site in sites if site.phase == "Refused"]
+    if done >= quorum and active == 0:
+        reason = Reason.DEADLINE_EXCEEDED if late else Reason.ALL_SITES_FINISHED
+        draft.condition("TrainingFinished", True, reason, f"{done} of {len(sites)} sites delivered an update.")
+        draft.condition("QuorumReached", True, Reason.QUORUM_REACHED, f"{done} updates, the quorum is {quorum}.")
+        return True
+    if late or done + active + len(refused) < quorum:
+        why = f"at the deadline of {draft.spec.deadline}" if late else "and no more can come"
+        message = f"{done} updates {why}, the quorum is {quorum}. {display.problems(sites)}".strip()
+        draft.condition("QuorumReached", False, Reason.QUORUM_NOT_REACHED, message)
+        for job in draft.observed.jobs:
+            if job.outcome == "active":
+                draft.stop(job)
+        draft.fail(Reason.QUORUM_NOT_REACHED, message)
+        return False
+    if done + active < quorum:
+        message = f"{done + active} updates can come, the quorum is {quorum}. {display.problems(refused)}".strip()
+        draft.condition("QuorumReached", False, Reason.WAITING_FOR_CONSENT, message)
+        draft.set(reason=str(Reason.WAITING_FOR_CONSENT))
+    else:
+        message = f"{done} updates, the quorum is {quorum}."
+        draft.condition("QuorumReached", done >= quorum, _quorum_reason(done >= quorum), message)
+    draft.wait_until(draft.deadline)
+    return False
+
+
+def _quorum_reason(reached: bool) -> Reason:
+    return Reason.QUORUM_REACHED if reached else Reason.WAITING_FOR_UPDATES
+
+
+def _aggregate(draft: Draft) -> None:
+    current = draft.status.aggregation or JobStatus()
+    result = draft.observed.results.get("aggregate")
+    if result is not None and (result.model_digest is None or result.model_digest in draft.observed.models):
+        draft.set(aggregation=_succeeded(draft, current, "aggregate"))
+        excluded = {item.site: item for item in result.exclusions}
+        draft.set(sites=[_excluded(site, excluded.get(site.name)) for site in draft.status.sites])
+        if result.model_digest is None:
+            draft.condition("QuorumReached", False, Reason.QUORUM_NOT_REACHED, result.message)
+            draft.fail(Reason.QUORUM_NOT_REACHED, result.message)
+        else:
+            draft.complete(publication(draft.view, draft.observed.models[result.model_digest], base=False))
+        return
+    draft.set(phase="Aggregating", reason=str(Reason.AGGREGATING))
+    current = draft.server_job(
+        current, "aggregate", lambda attempt: aggregate_config(draft.view, draft.status, attempt)
+    )
+    draft.set(aggregation=current)
+    if current.phase == "Failed":
+        draft.fail(Reason.AGGREGATION_FAILED, f"The updates could not be merged: {current.message}")
+
+
+def _excluded(site: SiteStatus, exclusion: Exclusion | None) -> SiteStatus:
+    if exclusion is None:
+        return site
+    return site.model_copy(
+        update={"phase": "Excluded", "reason": exclusion.reason, "message": attempts.cut(exclusion.message)}
+    )
