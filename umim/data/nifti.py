@@ -1,0 +1,72 @@
+"""NIfTI volumes, cut into axial slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from umim.api.jobs import DatasetLocation
+from umim.data.dataset import Report, Sample
+from umim.data.entries import Entry, find_entries
+from umim.data.pixels import scale_percentiles
+from umim.errors import DataError
+
+BRIGHT = 13
+"""A pixel above 5 % of the volume's range (13 of 255) counts as not empty."""
+LEAST_BRIGHT_SHARE = 0.01
+"""A slice with a smaller share of such pixels, and without mask, is empty and dropped."""
+
+
+def read_nifti(location: DatasetLocation, report: Report) -> Iterator[Sample]:
+    """Yield the axial slices of NIfTI volumes (.nii, .nii.gz), intensities scaled by the volume's percentiles.
+
+    The volume is turned to the nearest RAS orientation; slices lie along its third axis, anterior up. The
+    patient is the CSV's patient column, else the volume. Empty slices are dropped. Raises DataError naming the
+    file that cannot be read, or whose mask has another shape.
+    """
+    root = Path(location.path)
+    entries = find_entries(root, location.labels_file, location.task, is_nifti)
+    masks = {entry.mask.resolve() for entry in entries if entry.mask is not None}
+    entries = [entry for entry in entries if entry.path.resolve() not in masks]
+    for number, entry in enumerate(entries, start=1):
+        yield from _slices(root, entry)
+        report(number, len(entries))
+
+
+def is_nifti(path: Path) -> bool:
+    """Tell by its name whether a file is a NIfTI volume."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _slices(root: Path, entry: Entry) -> Iterator[Sample]:
+    volume = scale_percentiles(_read(entry.path))
+    mask = None if entry.mask is None else _read(entry.mask) > 0
+    if mask is not None and mask.shape != volume.shape:
+        raise DataError(f"{entry.mask} has the shape {mask.shape} but its volume {entry.path.name} has {volume.shape}")
+    patient = entry.patient or f"volume {entry.path.relative_to(root)}"
+    for index in range(volume.shape[2]):
+        cut = np.ascontiguousarray(np.rot90(volume[:, :, index]))
+        marked = None if mask is None else np.rot90(mask[:, :, index]).astype(np.uint8)
+        empty = np.mean(cut > BRIGHT) < LEAST_BRIGHT_SHARE
+        if not empty or (marked is not None and marked.any()):
+            yield Sample(cut, patient, entry.label, marked)
+
+
+def _read(path: Path) -> NDArray[Any]:
+    """Return a volume as (X, Y, Z) in the nearest RAS orientation."""
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))  # type: ignore[no-untyped-call]
+        values = np.asarray(image.dataobj)
+    except (OSError, ImageFileError, ValueError, EOFError, KeyError) as error:
+        raise DataError(f"{path} cannot be read as NIfTI: {error}") from error
+    if values.ndim == 4 and values.shape[3] == 1:
+        values = values[..., 0]
+    if values.ndim != 3 or values.dtype.kind not in "iufb":
+        raise DataError(f"{path} is {values.dtype} {values.shape}; allowed are volumes (X, Y, Z) of numbers")
+    return values

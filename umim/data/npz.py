@@ -1,0 +1,128 @@
+"""NumPy archives in the form of MedMNIST (https://medmnist.com): train_images, train_labels, val_*."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umim.api.hospital import Task
+from umim.api.jobs import DatasetLocation
+from umim.data.dataset import Report, Sample
+from umim.errors import DataError
+
+LABELS = "labels"
+MASKS = "masks"
+
+
+def read_npz(location: DatasetLocation, report: Report) -> Iterator[Sample]:
+    """Yield the training (and validation) images of an archive; test_* is never read.
+
+    Arrays: train_images (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8 (or images, for task none); train_labels
+    (N,) or (N, 1) whole numbers, (N, K) {0, 1} for multilabel; train_masks (N, H, W); train_patients or
+    train_groups (N,). With val_images the archive fixes the split. Raises DataError naming the array.
+    """
+    path = _archive(Path(location.path))
+    if location.labels_file is not None:
+        raise DataError(
+            f"spec.data.labelsFile {location.labels_file!r}: not allowed with format npz, whose labels are inside"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            yield from _samples(path, archive, location.task, report)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise DataError(f"{path} cannot be read as an npz archive: {error}") from error
+
+
+def _archive(path: Path) -> Path:
+    if path.is_dir():
+        files = sorted(path.glob("*.npz"))
+        if len(files) != 1:
+            raise DataError(f"{path} holds {len(files)} npz files; set spec.data.path to one of them")
+        return files[0]
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: set spec.data.path to an npz file inside the volume")
+    return path
+
+
+def _samples(path: Path, archive: Any, task: Task, report: Report) -> Iterator[Sample]:
+    names: list[str] = archive.files
+    if "train_images" in names:
+        parts = [name for name in ("train", "val") if f"{name}_images" in names]
+    elif "images" in names and task == "none":
+        parts = [""]
+    else:
+        raise DataError(f"{path.name} has no array train_images; it has: {', '.join(sorted(names))}")
+    fixed = "val" in parts
+    for part in parts:
+        prefix = f"{part}_" if part else ""
+        images = _images(path, archive, f"{prefix}images")
+        labels, masks = _targets(path, archive, prefix, task, images.shape)
+        patients = _patients(path, archive, prefix, len(images))
+        for index in range(len(images)):
+            yield Sample(
+                images[index],
+                patients[index],
+                labels[index] if labels is not None else None,
+                masks[index] if masks is not None else None,
+                validation=(part == "val") if fixed else None,
+            )
+        report(len(images), len(images))
+
+
+def _array(path: Path, archive: Any, name: str) -> NDArray[Any]:
+    if name not in archive.files:
+        raise DataError(f"{path.name} has no array {name}; it has: {', '.join(sorted(archive.files))}")
+    result: NDArray[Any] = archive[name]
+    return result
+
+
+def _images(path: Path, archive: Any, name: str) -> NDArray[np.uint8]:
+    images = _array(path, archive, name)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+        raise DataError(
+            f"{path.name}: {name} is {images.dtype} {images.shape}; allowed is uint8 (N, H, W) or (N, H, W, 1 or 3)"
+        )
+    return images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
+
+
+def _targets(
+    path: Path, archive: Any, prefix: str, task: Task, shape: tuple[int, ...]
+) -> tuple[list[str] | None, NDArray[np.uint8] | None]:
+    if task == "none":
+        return None, None
+    if task == "segmentation":
+        masks = _array(path, archive, prefix + MASKS)
+        if masks.shape != shape[:3] or masks.dtype.kind not in "uib":
+            raise DataError(
+                f"{path.name}: {prefix}{MASKS} is {masks.dtype} {masks.shape}; allowed are whole numbers {shape[:3]}"
+            )
+        return None, (masks > 0).astype(np.uint8)
+    labels = _array(path, archive, prefix + LABELS)
+    if labels.dtype.kind not in "uib" or labels.shape[:1] != shape[:1] or labels.ndim not in (1, 2):
+        raise DataError(
+            f"{path.name}: {prefix}{LABELS} is {labels.dtype} {labels.shape}; allowed are whole numbers ({shape[0]},)"
+        )
+    if task == "multilabel":
+        columns = labels.reshape(len(labels), -1)
+        return ["|".join(str(number) for number in np.flatnonzero(row)) for row in columns], None
+    if labels.size != len(labels):
+        raise DataError(f"{path.name}: {prefix}{LABELS} has {labels.shape[1]} columns; classification allows one")
+    if labels.min(initial=0) < 0:
+        raise DataError(f"{path.name}: {prefix}{LABELS} holds {labels.min()}; allowed are class numbers from 0")
+    return [str(int(label)) for label in labels.reshape(-1)], None
+
+
+def _patients(path: Path, archive: Any, prefix: str, count: int) -> list[str]:
+    """Return patient keys. Without an array for them each image counts as a patient of its own."""
+    for name in (f"{prefix}patients", f"{prefix}groups"):
+        if name in archive.files:
+            groups = archive[name]
+            if groups.shape != (count,):
+                raise DataError(f"{path.name}: {name} has the shape {groups.shape}; allowed is ({count},)")
+            return [f"group {group}" for group in groups.tolist()]
+    return [f"{prefix}image {index}" for index in range(count)]
