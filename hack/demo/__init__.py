@@ -1,0 +1,1 @@
+"""The demonstration: three hospitals with real images, one round, from nothing to a published model."""
