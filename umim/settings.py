@@ -111,8 +111,7 @@ class RedisSettings(Settings):
         url = env.get(contract.ENV_REDIS_URL)
         if not url:
             return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("redis", "rediss") or not parts.hostname or "@" in parts.netloc:
+        if not _is_url(url, ("redis", "rediss")):
             raise ConfigError(
                 f"{contract.ENV_REDIS_URL} must be redis(s)://host[:port][/database] without credentials "
                 f"(they belong in {contract.ENV_REDIS_USERNAME} and {contract.ENV_REDIS_PASSWORD})"
@@ -154,15 +153,20 @@ def http_url(env: Mapping[str, str], name: str) -> str:
     Raises ConfigError naming the variable and its value.
     """
     value = require(env, name).rstrip("/")
+    if not _is_url(value, ("http", "https")):
+        shown = "(hidden, it holds credentials)" if "@" in value else repr(value)
+        raise ConfigError(f"{name}={shown} must be a URL of the form http(s)://host[:port], without credentials")
+    return value
+
+
+def _is_url(value: str, schemes: tuple[str, ...]) -> bool:
     try:
         parts = urlsplit(value)
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
-        parts, port_is_valid = urlsplit(""), False
-    valid = parts.scheme in ("http", "https") and parts.hostname and port_is_valid
-    if not valid or "@" in parts.netloc or parts.query or parts.fragment:
-        raise ConfigError(f"{name}={value!r} must be a URL of the form http(s)://host[:port]")
-    return value
+        return False
+    plain = not (parts.query or parts.fragment or "@" in parts.netloc)
+    return parts.scheme in schemes and bool(parts.hostname) and port_is_valid and plain
 
 
 def job_config(env: Mapping[str, str], model: type[ConfigT]) -> ConfigT:

@@ -1,0 +1,216 @@
+"""Traces, metrics and logs by OpenTelemetry. Off unless an OTLP endpoint is set; never in the way of the work.
+
+One trace spans a round. Its id is derived from the round's UID, so that the operator joins it again after a restart,
+and Jobs get it as W3C trace context (https://www.w3.org/TR/trace-context/) in TRACEPARENT.
+Attributes name rounds, sites and Jobs; nothing of a patient, an image or a file is recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TextIO
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from umim.settings import TelemetrySettings
+
+EXPORT_TIMEOUT_SECONDS = 3
+METRIC_INTERVAL_SECONDS = 10
+SHUTDOWN_SECONDS = 5.0
+_LIBRARY = "umim"
+
+Attributes = Mapping[str, str | int | float | bool]
+
+
+class Instruments:
+    """Every metric of the project. Names and units follow OpenTelemetry's conventions (seconds, bytes)."""
+
+    def __init__(self, meter: metrics.Meter) -> None:
+        self.round_finished = meter.create_counter(
+            "umim.round.finished", unit="{round}", description="Rounds that ended, by phase and reason."
+        )
+        self.round_duration = meter.create_histogram(
+            "umim.round.duration", unit="s", description="Time from the round's creation to its end, by phase."
+        )
+        self.reconcile_duration = meter.create_histogram(
+            "umim.reconcile.duration", unit="s", description="Time of one reconciliation, by outcome."
+        )
+        self.images_per_second = meter.create_gauge(
+            "umim.site.images_per_second", unit="{image}/s", description="Training throughput, by site."
+        )
+        self.training_loss = meter.create_gauge("umim.training.loss", unit="1", description="Training loss, by site.")
+        self.store_bytes = meter.create_counter(
+            "umim.store.bytes", unit="By", description="Bytes moved to (out) and from (in) the store, by direction."
+        )
+
+    def count_store_bytes(self, direction: str, count: int) -> None:
+        """Add bytes moved ``in`` or ``out``; fits the store's ``count`` argument."""
+        self.store_bytes.add(count, {"direction": direction})
+
+
+class Telemetry:
+    """The telemetry of one process. Made by ``start``."""
+
+    def __init__(
+        self, traces: TracerProvider | None, meters: MeterProvider | None, parent: Context | None = None
+    ) -> None:
+        self._traces = traces
+        self._meters = meters
+        self.parent = parent
+        """Context of the span that this process continues, from TRACEPARENT. None: there is none."""
+        self.tracer = traces.get_tracer(_LIBRARY) if traces else trace.NoOpTracer()
+        meter = meters.get_meter(_LIBRARY) if meters else metrics.NoOpMeter(_LIBRARY)
+        self.metrics = Instruments(meter)
+
+    @contextmanager
+    def span(self, name: str, attributes: Attributes | None = None, parent: Context | None = None) -> Iterator[None]:
+        """Record a span around a block: under ``parent``, else the current span, else TRACEPARENT's."""
+        if parent is None and not trace.get_current_span().get_span_context().is_valid:
+            parent = self.parent
+        with self.tracer.start_as_current_span(name, context=parent, attributes=attributes):
+            yield
+
+    def record_round(
+        self, uid: str, name: str, start: datetime, end: datetime, attributes: Attributes | None = None
+    ) -> None:
+        """Record the root span of a round's trace, when the round has ended. Recording it again does no harm."""
+        root = round_span_context(uid)
+        token = _forced_ids.set((root.trace_id, root.span_id))
+        try:
+            span = self.tracer.start_span(name, context=Context(), attributes=attributes, start_time=_nanos(start))
+        finally:
+            _forced_ids.reset(token)
+        span.end(_nanos(end))
+
+    def shutdown(self) -> None:
+        """Send what is pending and stop, within 5 s. What cannot be sent is dropped."""
+        providers = [provider for provider in (self._traces, self._meters) if provider is not None]
+        threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SHUTDOWN_SECONDS / len(threads))
+
+
+def start(settings: TelemetrySettings, service: str, version: str) -> Telemetry:
+    """Start exporting traces and metrics under a service name, or return telemetry that does nothing.
+
+    Sets no global provider. Call ``shutdown`` at the end of the process.
+    """
+    parent = context_from_traceparent(settings.traceparent) if settings.traceparent else None
+    if settings.endpoint is None:
+        return Telemetry(None, None, parent)
+    resource = Resource.create({"service.name": service, "service.version": version})
+    traces = TracerProvider(resource=resource, id_generator=_IdGenerator(), shutdown_on_exit=False)
+    exporter = OTLPSpanExporter(endpoint=f"{settings.endpoint}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS)
+    traces.add_span_processor(BatchSpanProcessor(exporter))
+    reader = PeriodicExportingMetricReader(
+        OTLPMetricExporter(endpoint=f"{settings.endpoint}/v1/metrics", timeout=EXPORT_TIMEOUT_SECONDS),
+        export_interval_millis=METRIC_INTERVAL_SECONDS * 1000,
+        export_timeout_millis=EXPORT_TIMEOUT_SECONDS * 1000,
+    )
+    meters = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
+    return Telemetry(traces, meters, parent)
+
+
+def round_trace_id(uid: str) -> str:
+    """Return the W3C trace id of a round, 32 hexadecimal digits, derived from its UID."""
+    return trace.format_trace_id(round_span_context(uid).trace_id)
+
+
+def round_span_context(uid: str) -> SpanContext:
+    """Return the context of a round's root span, derived from its UID: the same in every process and at any time."""
+    digest = hashlib.sha256(f"umim round {uid}".encode()).digest()
+    return SpanContext(
+        trace_id=int.from_bytes(digest[:16]) or 1,
+        span_id=int.from_bytes(digest[16:24]) or 1,
+        is_remote=True,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+    )
+
+
+def round_context(uid: str) -> Context:
+    """Return the context under which spans of a round are recorded."""
+    return trace.set_span_in_context(NonRecordingSpan(round_span_context(uid)), Context())
+
+
+def context_from_traceparent(traceparent: str) -> Context | None:
+    """Return the context that a W3C traceparent names, or None when it is malformed: a trace is never worth a Job."""
+    context = TraceContextTextMapPropagator().extract({"traceparent": traceparent}, Context())
+    return context if trace.get_current_span(context).get_span_context().is_valid else None
+
+
+def traceparent(context: Context | None = None) -> str | None:
+    """Return the W3C traceparent of a context (default: the current one), or None where there is no span."""
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier, context)
+    return carrier.get("traceparent")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, service, logger, message, trace_id where there is one, exception."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line of JSON."""
+        line: dict[str, str] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line["trace_id"] = trace.format_trace_id(span.trace_id)
+            line["span_id"] = trace.format_span_id(span.span_id)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def setup_logging(service: str, stream: TextIO, level: int = logging.INFO) -> None:
+    """Send all log records of the process to a stream, see ``JsonFormatter``. Replaces handlers set before."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(service))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+_forced_ids: ContextVar[tuple[int, int] | None] = ContextVar("umim_forced_ids", default=None)
+
+
+class _IdGenerator(RandomIdGenerator):
+    """Random ids, but for the root span of a round: the SDK has no other way to give a span a known id."""
+
+    def generate_trace_id(self) -> int:
+        forced = _forced_ids.get()
+        return forced[0] if forced else super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        forced = _forced_ids.get()
+        return forced[1] if forced else super().generate_span_id()
+
+
+def _nanos(moment: datetime) -> int:
+    return int(moment.timestamp() * 1_000_000_000)
