@@ -1,0 +1,70 @@
+"""Tables: which images there are, and how big."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+from hack.images import catalog
+from hack.images.buildah import Buildah
+from hack.images.catalog import Target
+from hack.images.stamp import read_stamp
+from hack.images.workspace import Workspace
+
+
+def table(rows: list[list[str]]) -> str:
+    """Return rows as aligned columns; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an image: its digest and its uncompressed size in bytes."""
+
+    digest: str
+    size: int
+
+
+def size_rows(layers: dict[str, list[Layer]]) -> list[list[str]]:
+    """Return the sizes table in MB: whole image, what no other listed image shares, the last layer with content."""
+    rows = [["IMAGE", "SIZE MB", "OWN MB", "LAST LAYER MB"]]
+    for name, own in layers.items():
+        others = {layer.digest for other, theirs in layers.items() if other != name for layer in theirs}
+        sizes = [layer.size for layer in own]
+        alone = sum(layer.size for layer in own if layer.digest not in others)
+        rows.append([name, *(f"{size / 1e6:.1f}" for size in (sum(sizes), alone, sizes[-1] if sizes else 0))])
+    distinct = {layer.digest: layer.size for own in layers.values() for layer in own}
+    rows.append(["all, each layer once", f"{sum(distinct.values()) / 1e6:.1f}", "", ""])
+    return rows
+
+
+def print_sizes(workspace: Workspace, tag: str, target: Target) -> None:
+    """Print the sizes of the built images that a cluster runs."""
+    buildah = Buildah(workspace, dict(os.environ))
+    names = [catalog.reference(image.name, tag, target) for image in catalog.IMAGES if image.delivered]
+    built = [name for name in names if name in buildah.image_ids()]
+    print(table(size_rows({name: image_layers(workspace, buildah, name) for name in built})))
+
+
+def image_layers(workspace: Workspace, buildah: Buildah, name: str) -> list[Layer]:
+    """Return the layers of a built image, lowest first."""
+    inspected = json.loads(buildah.run("inspect", "--type", "image", name))
+    stored = json.loads((workspace.storage / "root" / "overlay-layers" / "layers.json").read_text())
+    sizes = {layer["diff-digest"]: layer["diff-size"] for layer in stored if layer.get("diff-digest")}
+    return [Layer(digest, sizes.get(digest, 0)) for digest in inspected["OCIv1"]["rootfs"]["diff_ids"]]
+
+
+def print_list(workspace: Workspace, tag: str, target: Target) -> None:
+    """Print every image: its full names, whether it is built, how long that took."""
+    rows = [["IMAGE", "BUILT UPON", "CLUSTER RUNS IT", "LAST BUILD"]]
+    for image in catalog.IMAGES:
+        names = catalog.references(image, tag, target)
+        stamp = read_stamp(workspace.stamp(names[0]))
+        upon = ", ".join(parent for _, parent in image.parents) or "-"
+        took = f"{stamp.seconds} s" if stamp else "not built"
+        rows.append([" = ".join(names), upon, "yes" if image.delivered else "no", took])
+    print(table(rows))
