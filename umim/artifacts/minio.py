@@ -21,7 +21,7 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 from umim.artifacts.files import replace_file
 from umim.artifacts.store import ObjectInfo, check_key, check_prefix, check_range
 from umim.errors import AccessDeniedError, NotFoundError, StoreError, UmimError
-from umim.settings import StoreSettings
+from umim.settings import S3Credentials, StoreSettings
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 60.0
@@ -56,6 +56,8 @@ PASSING_CODES = frozenset(
 )
 
 T = TypeVar("T")
+ByteCounter = Callable[[str, int], None]
+"""Told a direction, ``in`` or ``out``, and a number of bytes."""
 
 
 class PassingStoreError(StoreError):
@@ -77,28 +79,22 @@ class RetryPolicy:
 class MinioStore:
     """One bucket of an S3 server, see ``ObjectStore``. Safe to use from several threads."""
 
-    def __init__(self, client: minio.Minio, http: urllib3.PoolManager, bucket: str, retry: RetryPolicy) -> None:
-        self._client = client
-        self._http = http
-        self._bucket = bucket
+    def __init__(self, settings: StoreSettings, retry: RetryPolicy, count: ByteCounter) -> None:
+        self._http = http_pool()
+        self._client = s3_client(settings, settings.credentials, self._http)
+        self._bucket = settings.bucket
         self._retry = retry
+        self._count = count
 
     @classmethod
-    def from_settings(cls, settings: StoreSettings, retry: RetryPolicy | None = None) -> MinioStore:
-        """Return a store that signs with the settings' credentials. Connects to nothing yet."""
-        http = http_pool()
-        token = settings.credentials.session_token
-        client = minio.Minio(
-            settings.host,
-            access_key=settings.credentials.access_key,
-            secret_key=settings.credentials.secret_key.get_secret_value(),
-            session_token=token.get_secret_value() if token else None,
-            secure=settings.secure,
-            # Without a region the client's first call is GetBucketLocation, which narrow policies deny.
-            region=settings.region,
-            http_client=http,
-        )
-        return cls(client, http, settings.bucket, retry or RetryPolicy())
+    def from_settings(
+        cls, settings: StoreSettings, retry: RetryPolicy | None = None, count: ByteCounter | None = None
+    ) -> MinioStore:
+        """Return a store that signs with the settings' credentials. Connects to nothing yet.
+
+        ``count`` is told how many bytes of objects moved ``in`` or ``out``.
+        """
+        return cls(settings, retry or RetryPolicy(), count or _count_nothing)
 
     def get(self, key: str) -> bytes:
         """Return the whole object."""
@@ -171,7 +167,7 @@ class MinioStore:
             try:
                 return operation()
             except (MinioException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
-                raise _translate(error, f"{what} in bucket {self._bucket}") from error
+                raise translate(error, f"{what} in bucket {self._bucket}") from error
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(PassingStoreError),
@@ -193,10 +189,12 @@ class MinioStore:
                 return b""
             raise
         try:
-            return bytes(response.read())
+            data = bytes(response.read())
         finally:
             response.close()
             response.release_conn()
+        self._count("in", len(data))
+        return data
 
     def _download(self, key: str, path: Path) -> str:
         digest = hashlib.sha256()
@@ -206,6 +204,7 @@ class MinioStore:
                 for chunk in response.stream(CHUNK_BYTES):
                     digest.update(chunk)
                     file.write(chunk)
+                    self._count("in", len(chunk))
         finally:
             response.close()
             response.release_conn()
@@ -213,6 +212,7 @@ class MinioStore:
 
     def _put(self, key: str, data: BinaryIO, length: int) -> None:
         self._client.put_object(self._bucket, key, data, length, part_size=PART_BYTES)
+        self._count("out", length)
 
     def _put_if_absent(self, key: str, data: bytes) -> bool:
         """Write with ``If-None-Match: *``, which the client library's own put does not offer.
@@ -225,6 +225,7 @@ class MinioStore:
         checksum = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         response = self._http.request("PUT", url, body=data, headers={"If-None-Match": "*", "Content-MD5": checksum})
         if response.status in (200, 204):
+            self._count("out", len(data))
             return True
         if response.status == http.HTTPStatus.PRECONDITION_FAILED:
             return False
@@ -249,6 +250,21 @@ class _HashingReader(io.RawIOBase):
         return self._digest.hexdigest()
 
 
+def s3_client(settings: StoreSettings, credentials: S3Credentials, pool: urllib3.PoolManager) -> minio.Minio:
+    """Return the client library's client of the settings' endpoint for the given credentials."""
+    token = credentials.session_token
+    return minio.Minio(
+        settings.host,
+        access_key=credentials.access_key,
+        secret_key=credentials.secret_key.get_secret_value(),
+        session_token=token.get_secret_value() if token else None,
+        secure=settings.secure,
+        # Without a region the client's first call is GetBucketLocation, which narrow policies deny.
+        region=settings.region,
+        http_client=pool,
+    )
+
+
 def http_pool() -> urllib3.PoolManager:
     """Return a connection pool with bounded timeouts and without retries of its own: one layer retries."""
     return urllib3.PoolManager(
@@ -259,7 +275,12 @@ def http_pool() -> urllib3.PoolManager:
     )
 
 
-def _translate(error: Exception, what: str) -> UmimError:
+def _count_nothing(direction: str, count: int) -> None:
+    """Count no bytes."""
+
+
+def translate(error: Exception, what: str) -> UmimError:
+    """Return the project's error for one of the client library or the connection. ``what`` begins its message."""
     if isinstance(error, S3Error):
         return _by_code(error.code or "", error.response.status, what)
     if isinstance(error, ServerError):

@@ -1,0 +1,1 @@
+"""Programs that Jobs run: ``python -m umim.entrypoints.NAME``."""
