@@ -16,6 +16,7 @@ LABEL_ROUND_NAMESPACE = "umim.dev/round-namespace"
 LABEL_ROLE = "umim.dev/role"
 LABEL_SITE = "umim.dev/site"
 LABEL_ATTEMPT = "umim.dev/attempt"
+ANNOTATION_SITE = "umim.dev/site"
 MANAGED_BY = "umim-operator"
 
 ENV_CONFIG = "UMIM_CONFIG"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from umim.aggregation.names import check_strategy
-
+from umim.aggregation.names import check_aggregation
 from umim.api.base import HospitalReference
 from umim.api.round import FederationRoundSpec
 from umim.errors import ConfigError
@@ -26,7 +25,7 @@ def rejection(view: RoundView, observed: Observed) -> Rejection | None:
     if view.spec is None:
         return Rejection(Reason.INVALID_SPEC, view.spec_error, final=True)
     try:
-        check_strategy(view.spec.aggregation.strategy, view.spec.aggregation.options)
+        check_aggregation(view.spec.aggregation)
     except ConfigError as error:
         return Rejection(Reason.UNKNOWN_STRATEGY, str(error), final=True)
     return _parent_rejection(view.spec, view, observed) or _participants_rejection(view.spec, observed)

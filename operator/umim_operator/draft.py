@@ -47,9 +47,7 @@ class Draft:
     @property
     def spec(self) -> FederationRoundSpec:
         """The spec of a round that parses; acceptance has checked that."""
-        if self.view.spec is None:
-            raise ValueError(self.view.spec_error)
-        return self.view.spec
+        return self.view.valid_spec
 
     @property
     def policy(self) -> RetryPolicy:

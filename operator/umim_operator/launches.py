@@ -15,18 +15,12 @@ from umim.api.jobs import (
     SiteJobConfig,
     UpdateReference,
 )
-from umim.api.round import FederationRoundSpec, FederationRoundStatus, OptimisationSpec, SiteStatus
+from umim.api.round import FederationRoundStatus, OptimisationSpec, SiteStatus
 from umim_operator.state import ModelPublication, RoundView
 
 
-def _spec(view: RoundView) -> FederationRoundSpec:
-    if view.spec is None:
-        raise ValueError(view.spec_error)
-    return view.spec
-
-
 def _common(view: RoundView, attempt: int) -> dict[str, Any]:
-    spec = _spec(view)
+    spec = view.valid_spec
     return {
         "round_namespace": view.namespace,
         "round_name": view.name,
@@ -53,7 +47,7 @@ def site_config(
         **_common(view, site.attempt),
         site=site.name,
         parent=status.parent,
-        training=_spec(view).training,
+        training=view.valid_spec.training,
         data=dataset_location(hospital.data),
         work_path=contract.WORK_MOUNT,
         privacy=hospital.privacy,
@@ -62,7 +56,7 @@ def site_config(
 
 def init_config(view: RoundView, attempt: int) -> InitJobConfig:
     """Return the configuration of the Job that makes the start model."""
-    spec = _spec(view)
+    spec = view.valid_spec
     pretraining = spec.pretraining
     shared = pretraining if pretraining is not None else spec.training
     optimisation = {name: getattr(shared, name) for name in OptimisationSpec.model_fields}
@@ -79,7 +73,7 @@ def aggregate_config(view: RoundView, status: FederationRoundStatus, attempt: in
     """Return the configuration of the aggregator: all committed updates, sorted by site."""
     if status.parent is None:
         raise ValueError("updates cannot be merged without a parent model")
-    spec = _spec(view)
+    spec = view.valid_spec
     updates = [
         UpdateReference(site=site.name, attempt=site.attempt, digest=site.update_digest)
         for site in sorted(status.sites, key=lambda site: site.name)

@@ -32,6 +32,13 @@ class RoundView:
     resource_version: str = ""
     deleting: bool = False
 
+    @property
+    def valid_spec(self) -> FederationRoundSpec:
+        """The spec of a round that parses. Raises ValueError for another one, which acceptance has ended."""
+        if self.spec is None:
+            raise ValueError(self.spec_error)
+        return self.spec
+
 
 @dataclass(frozen=True)
 class HospitalView:

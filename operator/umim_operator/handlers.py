@@ -1,0 +1,79 @@
+"""kopf's entry points: decorators and nothing else. Every path leads to the one reconcile function."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import kopf
+
+from umim import contract
+from umim.api.base import GROUP, VERSION
+from umim_operator.actors import Actors
+from umim_operator.wiring import build_executor, start_telemetry
+
+
+@kopf.on.startup()
+def configure(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
+    """Read the environment, connect the parts and set up kopf itself."""
+    settings.persistence.finalizer = contract.FINALIZER
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.posting.enabled = False  # events come from the planner
+    settings.background.instant_exit_timeout = 0.5
+    memo.telemetry = start_telemetry(os.environ, sys.stderr)
+    memo.executor = build_executor(os.environ, memo.telemetry)
+    memo.actors = Actors(memo.executor)
+
+
+@kopf.on.cleanup()
+def finish(memo: kopf.Memo, **_: Any) -> None:
+    """Send what telemetry holds."""
+    memo.telemetry.shutdown()
+
+
+@kopf.daemon(GROUP, VERSION, "federationrounds", cancellation_timeout=5.0)
+async def keep(
+    memo: kopf.Memo, namespace: str | None, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any
+) -> None:
+    """Reconcile one round for as long as it exists, see ``Actors.keep``."""
+    await memo.actors.keep(uid, namespace or "", name, stopped)
+
+
+@kopf.on.event(GROUP, VERSION, "federationrounds")
+def round_changed(memo: kopf.Memo, uid: str, **_: Any) -> None:
+    """Wake the round's actor."""
+    memo.actors.wake(uid)
+
+
+@kopf.on.event("batch", "v1", "jobs", labels={contract.LABEL_ROUND_UID: kopf.PRESENT})
+def job_changed(memo: kopf.Memo, labels: kopf.Labels, **_: Any) -> None:
+    """Wake the actor of the round that the Job belongs to."""
+    memo.actors.wake(labels[contract.LABEL_ROUND_UID])
+
+
+@kopf.on.event(GROUP, VERSION, "hospitals")
+def hospital_changed(memo: kopf.Memo, uid: str, meta: kopf.Meta, type: str | None, **_: Any) -> None:
+    """Wake every round when a hospital's consent may have changed."""
+    memo.actors.hospital_seen(uid, None if type == "DELETED" else meta.get("generation"))
+
+
+@kopf.on.event(GROUP, VERSION, "globalmodels")
+def model_changed(memo: kopf.Memo, type: str | None, **_: Any) -> None:
+    """Wake every round when a model that it may wait for appears."""
+    if type == "ADDED":
+        memo.actors.wake_all()
+
+
+@kopf.on.delete(GROUP, VERSION, "federationrounds")
+async def clean(memo: kopf.Memo, namespace: str | None, name: str, uid: str, **_: Any) -> None:
+    """Clean up what owner references cannot: they do not cross namespaces."""
+    if not await memo.actors.clean(uid, namespace or "", name):
+        raise kopf.TemporaryError("the round's Jobs are still ending", delay=1)
+
+
+@kopf.on.probe(id="rounds")
+def rounds(memo: kopf.Memo, **_: Any) -> int:
+    """Report how many rounds have an actor, in the liveness answer."""
+    return len(memo.actors)

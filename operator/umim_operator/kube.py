@@ -1,0 +1,178 @@
+"""The Kubernetes API, reduced to what the operator does with it. The only user of the Kubernetes client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tenacity
+import urllib3
+from kubernetes import client, config
+
+from umim.contract import FIELD_MANAGER
+
+Object = dict[str, Any]
+
+TIMEOUT_SECONDS = (5, 30)
+MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+JSON = "application/json"
+
+_PATHS = {
+    "Job": ("/apis/batch/v1", "jobs"),
+    "Secret": ("/api/v1", "secrets"),
+    "Pod": ("/api/v1", "pods"),
+    "Event": ("/api/v1", "events"),
+    "Hospital": ("/apis/umim.dev/v1alpha1", "hospitals"),
+    "FederationRound": ("/apis/umim.dev/v1alpha1", "federationrounds"),
+    "GlobalModel": ("/apis/umim.dev/v1alpha1", "globalmodels"),
+}
+
+
+class KubeError(Exception):
+    """The API server refused a request. ``status`` is the HTTP status, 0 when it did not answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ThrottledError(KubeError):
+    """The API server asks to come back later (429) or is not up (5xx, no answer)."""
+
+    def __init__(self, status: int, message: str, retry_after: float) -> None:
+        super().__init__(status, message)
+        self.retry_after = retry_after
+
+
+class MissingError(KubeError):
+    """The object does not exist."""
+
+
+class ConflictError(KubeError):
+    """The object was changed in between, or exists already."""
+
+
+class ForbiddenError(KubeError):
+    """The operator has no right to do this there."""
+
+
+def load_client() -> client.ApiClient:
+    """Return a client from the Pod's service account, or from KUBECONFIG outside a cluster."""
+    try:
+        config.load_incluster_config()
+    except config.ConfigException:
+        config.load_kube_config()
+    return client.ApiClient()
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    asked = error.retry_after if isinstance(error, ThrottledError) else 0.0
+    return max(asked, 0.2 * state.attempt_number**2)
+
+
+class Kube:
+    """Reads and writes objects as plain dictionaries. Waits and tries again when the API server throttles."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    def get(self, kind: str, namespace: str, name: str) -> Object:
+        """Return one object. Raises MissingError."""
+        return self._request("GET", _path(kind, namespace, name))
+
+    def list(self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> list[Object]:
+        """Return all objects with these labels, in one namespace or in all."""
+        query = [("labelSelector", ",".join(f"{key}={value}" for key, value in labels.items()))] if labels else []
+        found: list[Object] = self._request("GET", _path(kind, namespace), query).get("items", [])
+        return found
+
+    def apply(self, body: Object, kind: str) -> Object:
+        """Create or update an object by server-side apply."""
+        path = _path(kind, body["metadata"]["namespace"], body["metadata"]["name"])
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+        return self._request("PATCH", path, query, body, APPLY_PATCH)
+
+    def create(self, body: Object, kind: str) -> Object:
+        """Create an object. Raises ConflictError when one of that name exists."""
+        return self._request("POST", _path(kind, body["metadata"]["namespace"]), [], body)
+
+    def replace_status(self, kind: str, seen: Object, status: Object) -> Object:
+        """Write the whole status, unless the object changed since it was seen. Raises ConflictError."""
+        meta = seen["metadata"]
+        # A merge patch keeps what it does not name, so the fields that vanish are named with null.
+        gone = {key: None for key in seen.get("status") or {} if key not in status}
+        body = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": {**gone, **status}}
+        path = _path(kind, meta["namespace"], meta["name"]) + "/status"
+        return self._request("PATCH", path, [("fieldManager", FIELD_MANAGER)], body, MERGE_PATCH)
+
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
+        """Delete an object and, in the background, what it owns. No error where there is none."""
+        body: Object = {"propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            self._request("DELETE", _path(kind, namespace, name), [], body)
+        except MissingError:
+            return
+
+    def delete_all(self, kind: str, namespace: str, labels: Mapping[str, str]) -> None:
+        """Delete all objects with these labels in a namespace; Jobs stay visible until their Pods are gone."""
+        query = [("labelSelector", ",".join(f"{key}={value}" for key, value in labels.items()))]
+        self._request("DELETE", _path(kind, namespace), query, {"propagationPolicy": "Foreground"})
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(ThrottledError),
+        stop=tenacity.stop_after_attempt(6),
+        wait=_wait,
+        reraise=True,
+    )
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]] = (),
+        body: Object | None = None,
+        content_type: str = JSON,
+    ) -> Object:
+        request = self._api.param_serialize(
+            method,
+            path,
+            query_params=list(query),
+            header_params={"Accept": JSON, "Content-Type": content_type},
+            auth_settings=["BearerToken"],
+        )
+        method, url, headers = request[:3]
+        text = None if body is None else json.dumps(body)
+        try:
+            response = self._api.call_api(method, url, headers, text, _request_timeout=TIMEOUT_SECONDS)
+            data = response.read()
+        except (urllib3.exceptions.HTTPError, client.ApiException) as error:
+            raise ThrottledError(0, f"{method} {path}: the API server does not answer ({error})", 0.0) from error
+        if 200 <= response.status <= 299:
+            parsed: Object = json.loads(data)
+            return parsed
+        raise _error(response.status, f"{method} {path}: {_message(data)}", response.headers.get("Retry-After"))
+
+
+def _path(kind: str, namespace: str | None, name: str | None = None) -> str:
+    prefix, plural = _PATHS[kind]
+    scope = f"/namespaces/{namespace}" if namespace is not None else ""
+    return f"{prefix}{scope}/{plural}" + (f"/{name}" if name is not None else "")
+
+
+def _message(data: bytes) -> str:
+    try:
+        return str(json.loads(data).get("message", ""))
+    except (ValueError, AttributeError):
+        return data[:200].decode(errors="replace")
+
+
+def _error(status: int, message: str, retry_after: str | None) -> KubeError:
+    if status == 429 or status >= 500:
+        seconds = float(retry_after) if retry_after is not None and retry_after.isdigit() else 0.0
+        return ThrottledError(status, message, seconds)
+    kinds: dict[int, type[KubeError]] = {403: ForbiddenError, 404: MissingError, 409: ConflictError}
+    return kinds.get(status, KubeError)(status, message)

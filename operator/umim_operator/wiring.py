@@ -1,0 +1,41 @@
+"""Connects the operator's parts from the environment. Called once at start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TextIO
+
+import umim
+from umim.artifacts.minio import MinioStore
+from umim.progress import ProgressReader
+from umim.settings import TelemetrySettings
+from umim.telemetry import Telemetry, setup_logging, start
+from umim_operator.config import OperatorConfig
+from umim_operator.credentials import Mint
+from umim_operator.executor import Executor
+from umim_operator.kube import Kube, load_client
+
+SERVICE = "umim-operator"
+
+
+def start_telemetry(env: Mapping[str, str], stream: TextIO) -> Telemetry:
+    """Start logs, traces and metrics."""
+    setup_logging(SERVICE, stream, logging.INFO)
+    return start(TelemetrySettings.from_env(env), SERVICE, umim.__version__)
+
+
+def build_executor(env: Mapping[str, str], telemetry: Telemetry) -> Executor:
+    """Return the executor. Raises ConfigError naming the variable that is wrong."""
+    config = OperatorConfig.from_env(env)
+    progress = ProgressReader(config.redis) if config.redis is not None else None
+    return Executor(
+        kube=Kube(load_client()),
+        store=MinioStore.from_settings(config.store),
+        mint=Mint(config.store, progress),
+        progress=progress,
+        telemetry=telemetry,
+        defaults=config.jobs,
+        clock=lambda: datetime.now(UTC),
+    )
