@@ -1,0 +1,1 @@
+"""Development tools: the embedded cluster, images and the demo. Not part of the product."""
