@@ -1,0 +1,221 @@
+"""charts/umim-hospital: the consent it writes, the rights it gives, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+import pytest
+
+from hack import render
+from tests.unit.charts import kube
+from tests.unit.charts.helm import Helm
+from umim.api import hospital as api
+from umim.api.base import ApiModel
+
+SAMPLE = render.ROOT / "manifests/samples/values/umim-hospital.yaml"
+
+
+def consent(documents: list[Any]) -> api.HospitalSpec:
+    (found,) = kube.of_kind(documents, "Hospital").values()
+    return api.HospitalSpec.model_validate(found["spec"])
+
+
+def schema(*path: str) -> dict[str, Any]:
+    node: dict[str, Any] = json.loads((render.CHARTS / "umim-hospital/values.schema.json").read_text())
+    for key in path:
+        node = node["properties"][key]
+    return node
+
+
+def test_lint_finds_nothing(helm: Helm) -> None:
+    result = helm.run("lint", "--strict", str(render.CHARTS / "umim-hospital"), "--values", str(SAMPLE))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "[WARNING]" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((), "'/hospital/data/format': value must be one of 'imagefolder', 'npz', 'dicom', 'nifti'"),
+        (("hospital.data.format=png",), "'/hospital/data/format'"),
+        (("hospital.data.format=dicom", "hospital.data.task=regression"), "'/hospital/data/task'"),
+        (("hospital.data.format=dicom", "hospital.data.path=/etc"), "'/hospital/data/path'"),
+        (("hospital.data.format=dicom", "hospital.data.path=a/../b"), "'/hospital/data/path'"),
+        (("hospital.data.format=dicom", "hospital.name=Radiology"), "'/hospital/name'"),
+        (("hospital.data.format=dicom", "hospital.federations={hospital-a}"), "the hospital's own namespace"),
+        (("hospital.data.format=dicom", "hospital.federations={Not A Namespace}"), "'/hospital/federations/0'"),
+        (("hospital.data.format=dicom", "hospital.privacy.noiseMultiplier=1"), "hospital.privacy.clipNorm is not set"),
+        (("hospital.data.format=dicom", "hospital.privacy.clipNorm=0"), "'/hospital/privacy/clipNorm'"),
+        (("hospital.data.format=dicom", "hospital.privacy.minPatients=0"), "'/hospital/privacy/minPatients'"),
+        (("hospital.data.format=dicom", "hospital.privacy.allowedArtifacts={images}"), "'update', 'metrics'"),
+        (("hospital.data.format=dicom", "hospital.maxResources.cpu=lots"), "'/hospital/maxResources/cpu'"),
+        (("hospital.data.format=dicom", "operator.namespace=hospital-a"), "a namespace of its own"),
+        (("hospital.data.format=dicom", "volumes.data.accessModes={Sometimes}"), "'/volumes/data/accessModes/0'"),
+        (("hospital.data.format=dicom", "networkPolicy.store.namespace="), "networkPolicy.store has neither"),
+        (("hospital.data.format=dicom", "networkPolicy.store.cidrs={anywhere}"), "'/networkPolicy/store/cidrs/0'"),
+        (("hospital.data.format=dicom", "hospital.epsilon=3"), "additional properties 'epsilon' not allowed"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(helm: Helm, values: tuple[str, ...], message: str) -> None:
+    assert message in helm.refusal("umim-hospital", *values, minimal=False)
+
+
+def test_by_default_a_hospital_consents_to_nothing(helm: Helm) -> None:
+    spec = consent(helm.template("umim-hospital"))
+    assert spec.federations == []
+
+
+def test_the_consent_is_what_the_values_say(helm: Helm) -> None:
+    documents = helm.template("umim-hospital", values=SAMPLE, json=["hospital.privacy.noiseMultiplier=0.5"])
+    assert consent(documents) == api.HospitalSpec(
+        federations=["federation"],
+        data=api.DatasetSpec(
+            claim_name="chest-ct-images",
+            path="chest-ct",
+            format="dicom",
+            task="classification",
+            labels_file="labels.csv",
+        ),
+        work_claim_name="umim-work",
+        service_account_name="umim-site",
+        max_resources={"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"},
+        privacy=api.PrivacySpec(clip_norm=10, noise_multiplier=0.5, min_patients=20),
+    )
+    assert kube.of_kind(documents, "Hospital")["radiology"]["metadata"]["labels"]["umim.dev/modality"] == "ct"
+
+
+def test_unset_values_leave_the_defaults_to_the_api(helm: Helm) -> None:
+    spec = consent(helm.template("umim-hospital"))
+    assert spec.privacy == api.PrivacySpec()
+    assert (spec.data.path, spec.data.labels_file, spec.max_resources) == (None, None, {})
+
+
+def test_the_values_cover_every_field_of_a_hospital() -> None:
+    def names(model: type[ApiModel]) -> set[str]:
+        return {str(field.alias) for field in model.model_fields.values()}
+
+    values = set(schema("hospital")["properties"]) - {"name", "labels"}
+    made_by_the_chart = {"workClaimName", "serviceAccountName"}
+    assert values | made_by_the_chart == names(api.HospitalSpec)
+    assert set(schema("hospital", "data")["properties"]) | {"claimName"} == names(api.DatasetSpec)
+    assert set(schema("hospital", "privacy")["properties"]) == names(api.PrivacySpec)
+
+
+def test_the_schema_allows_what_the_api_allows() -> None:
+    assert schema("hospital", "data", "format")["enum"] == list(get_args(api.DataFormat))
+    assert schema("hospital", "data", "task")["enum"] == list(get_args(api.Task))
+    artifacts = schema("hospital", "privacy", "allowedArtifacts")["items"]["enum"]
+    assert artifacts == list(get_args(api.ArtifactKind))
+
+
+def test_the_operator_manages_jobs_writes_secrets_and_looks_at_pods(helm: Helm) -> None:
+    documents = helm.template("umim-hospital")
+    (role,) = kube.of_kind(documents, "Role").values()
+    assert kube.rights(role) == kube.expand(
+        "batch/jobs: get list watch create patch delete deletecollection",
+        "/secrets: create patch delete deletecollection",
+        "/pods: get list",
+    )
+    (binding,) = kube.of_kind(documents, "RoleBinding").values()
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "umim-operator", "namespace": "umim-system"}]
+    assert kube.of_kind(documents, "ClusterRole") == {}
+    assert kube.of_kind(documents, "ClusterRoleBinding") == {}
+
+
+def test_another_operator_can_be_bound(helm: Helm) -> None:
+    documents = helm.template("umim-hospital", "operator.namespace=platform", "operator.serviceAccount=prod-operator")
+    (binding,) = kube.of_kind(documents, "RoleBinding").values()
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "prod-operator", "namespace": "platform"}]
+
+
+def test_the_sites_account_has_no_token_and_no_rights(helm: Helm) -> None:
+    documents = helm.template("umim-hospital", "imagePullSecrets={registry}")
+    (account,) = kube.of_kind(documents, "ServiceAccount").values()
+    assert account["metadata"]["name"] == consent(documents).service_account_name == "umim-site"
+    assert account["automountServiceAccountToken"] is False
+    assert account["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_everything_lies_in_the_hospitals_namespace(helm: Helm) -> None:
+    documents = helm.template("umim-hospital")
+    assert {document["metadata"]["namespace"] for document in documents} == {"hospital-a"}
+
+
+def test_nothing_is_reachable_and_only_the_named_targets_are_reached(helm: Helm) -> None:
+    policies = kube.of_kind(helm.template("umim-hospital"), "NetworkPolicy")
+    assert policies["umim-default-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    site = policies["umim-site"]["spec"]
+    assert site["podSelector"] == {"matchLabels": {"umim.dev/role": "site"}}
+    assert site["policyTypes"] == ["Egress"]
+    reached = {
+        (peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["protocol"], port["port"])
+        for rule in site["egress"]
+        for peer in rule["to"]
+        for port in rule["ports"]
+    }
+    assert reached == {
+        ("kube-system", "TCP", 53),
+        ("kube-system", "UDP", 53),
+        ("umim-system", "TCP", 9000),
+        ("umim-system", "TCP", 6379),
+    }
+
+
+def test_targets_outside_the_cluster_are_cidrs(helm: Helm) -> None:
+    documents = helm.template(
+        "umim-hospital",
+        "networkPolicy.store.namespace=",
+        "networkPolicy.store.cidrs={192.0.2.10/32,2001:db8::/64}",
+        "networkPolicy.store.port=443",
+        "networkPolicy.redis.namespace=",
+        "networkPolicy.otlp.namespace=observability",
+    )
+    egress = kube.of_kind(documents, "NetworkPolicy")["umim-site"]["spec"]["egress"]
+    assert egress[1:] == [
+        {
+            "to": [{"ipBlock": {"cidr": "192.0.2.10/32"}}, {"ipBlock": {"cidr": "2001:db8::/64"}}],
+            "ports": [{"protocol": "TCP", "port": 443}],
+        },
+        {
+            "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}],
+            "ports": [{"protocol": "TCP", "port": 4318}],
+        },
+    ]
+
+
+def test_a_policy_never_opens_a_port_to_everybody(helm: Helm) -> None:
+    for policy in kube.of_kind(helm.template("umim-hospital"), "NetworkPolicy").values():
+        assert all(rule["to"] for rule in policy["spec"].get("egress", []))
+
+
+def test_claims_are_made_unless_they_exist(helm: Helm) -> None:
+    made = helm.template("umim-hospital")
+    claims = kube.of_kind(made, "PersistentVolumeClaim")
+    assert set(claims) == {"umim-data", "umim-work"}
+    assert (consent(made).data.claim_name, consent(made).work_claim_name) == ("umim-data", "umim-work")
+    assert claims["umim-data"]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+    given = helm.template("umim-hospital", "volumes.data.existingClaim=scans", "volumes.work.existingClaim=scratch")
+    assert kube.of_kind(given, "PersistentVolumeClaim") == {}
+    assert (consent(given).data.claim_name, consent(given).work_claim_name) == ("scans", "scratch")
+
+
+def test_a_claim_binds_to_a_volume_made_by_hand(helm: Helm) -> None:
+    documents = helm.template(
+        "umim-hospital", "volumes.data.volumeName=scans-pv", json=['volumes.data.storageClassName=""']
+    )
+    spec = kube.of_kind(documents, "PersistentVolumeClaim")["umim-data"]["spec"]
+    assert (spec["volumeName"], spec["storageClassName"]) == ("scans-pv", "")
+
+
+def test_the_quota_is_the_values_and_can_be_left_out(helm: Helm) -> None:
+    (quota,) = kube.of_kind(helm.template("umim-hospital"), "ResourceQuota").values()
+    assert quota["spec"]["hard"]["requests.nvidia.com/gpu"] == "1"
+    less = helm.template("umim-hospital", json=['quota.hard={"pods":"2","requests.nvidia.com/gpu":null}'])
+    (quota,) = kube.of_kind(less, "ResourceQuota").values()
+    assert quota["spec"]["hard"]["pods"] == "2"
+    assert "requests.nvidia.com/gpu" not in quota["spec"]["hard"]
+    none = helm.template("umim-hospital", json=["quota.hard=null"])
+    assert kube.of_kind(none, "ResourceQuota") == {}
