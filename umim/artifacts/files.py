@@ -21,7 +21,8 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        os.close(handle)
+        with temporary.open("wb") as file:  # by name: writers of other libraries need file.name to be a path
             yield file
             file.flush()
             os.fsync(file.fileno())
