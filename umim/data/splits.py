@@ -83,9 +83,11 @@ def _codes(dataset: ImageDataset) -> NDArray[np.int64]:
     if dataset.task == "classification":
         return dataset.targets.astype(np.int64)
     if dataset.task == "segmentation":
-        return dataset.targets.reshape(len(dataset), -1).any(axis=1).astype(np.int64)
+        marked = np.any(dataset.targets.reshape(len(dataset), -1) > 0, axis=1)
+        return np.asarray(marked, dtype=np.int64)
     rarest_first = np.argsort(dataset.targets.sum(axis=0), kind="stable")
     ordered = dataset.targets[:, rarest_first]
     rarest: NDArray[np.int64] = rarest_first[ordered.argmax(axis=1)].astype(np.int64)
     rarest[~ordered.any(axis=1)] = -1
-    return rarest + 1
+    rarest += 1
+    return rarest

@@ -1,0 +1,1 @@
+"""Encoders by timm name, masked image modelling and task heads."""

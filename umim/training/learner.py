@@ -1,0 +1,66 @@
+"""What is optimised: the encoder with its private head and MIM part, and the loss over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from umim.data.transforms import normalise
+from umim.models.encoder import Encoder
+from umim.models.heads import AnyHead
+from umim.models.mim import MimModel
+
+
+class Learner(nn.Module):
+    """loss = supervised + mim_weight * mim + proximal_mu / 2 * ||w - w_parent||^2, each term where configured.
+
+    With a head the supervised term has weight 1; without one, masked image modelling alone has weight 1.
+    """
+
+    def __init__(self, encoder: Encoder, head: AnyHead | None, mim: MimModel | None, mim_weight: float = 1.0) -> None:
+        super().__init__()
+        if head is None and mim is None:
+            raise ValueError("a learner needs a head, a MIM part, or both")
+        self.encoder = encoder
+        self.head = head
+        self.mim = mim
+        self.mim_weight = mim_weight if head is not None else 1.0
+        self._anchors: list[tuple[Tensor, Tensor]] = []
+        self._half_mu = 0.0
+
+    def anchor(self, parent: Mapping[str, Tensor], mu: float) -> None:
+        """Pull the encoder's parameters towards the parent's (FedProx, arXiv 1812.06127). mu = 0: not at all.
+
+        Call it when the learner is on its device. ``parent`` is named as the encoder's net.
+        """
+        self._half_mu = mu / 2
+        named = self.encoder.net.named_parameters()
+        self._anchors = [(own, parent[name].to(own.device)) for name, own in named] if mu > 0 else []
+
+    def loss(self, images_BCHW: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Return the loss that training minimises. Images are float32 in [0, 1] with 1 or 3 channels."""
+        inputs = normalise(images_BCHW)
+        terms: list[Tensor] = []
+        if self.head is not None and targets is not None:
+            terms.append(self.head.loss(self.head(self.encoder(inputs)), targets))
+        if self.mim is not None:
+            terms.append(self.mim_weight * self.mim.loss(self.encoder, inputs, generator))
+        if self._anchors:
+            distances = [(own - parent).square().sum() for own, parent in self._anchors]
+            terms.append(self._half_mu * torch.stack(distances).sum())
+        return torch.stack(terms).sum()
+
+    def measure(self, images_BCHW: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Return (2,): the validation loss and the sum over images of the head's score (0 without a head).
+
+        The loss is the supervised one, or the MIM loss where there is no head.
+        """
+        inputs = normalise(images_BCHW)
+        if self.head is None or targets is None:
+            assert self.mim is not None  # by construction
+            loss = self.mim.loss(self.encoder, inputs, generator)
+            return torch.stack([loss, torch.zeros_like(loss)])
+        output = self.head(self.encoder(inputs))
+        return torch.stack([self.head.loss(output, targets), self.head.scores(output, targets).sum()])

@@ -1,0 +1,62 @@
+"""What a hospital's privacy floor does to an update before it leaves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from umim.api.base import Metrics
+from umim.api.hospital import PrivacySpec
+
+
+def protect(
+    trained: Mapping[str, Tensor],
+    parent: Mapping[str, Tensor],
+    privacy: PrivacySpec,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Return the encoder that may leave: the parent plus the clipped and noised update, in the parent's types.
+
+    The update's L2 norm over all floating-point tensors is cut to clipNorm, then each value gets Gaussian noise
+    of standard deviation noiseMultiplier * clipNorm. Tensors of whole numbers are the parent's. ``generator`` is
+    for tests: by default the noise comes from the operating system's entropy. Noise from the round's seed, which
+    everyone can read, could be subtracted again.
+    """
+    names = sorted(name for name, value in parent.items() if value.is_floating_point())
+    result = {name: value.detach().cpu().clone() for name, value in parent.items()}
+    update = {name: trained[name].detach().cpu().double() - result[name].double() for name in names}
+    scale = clip_scale(update, privacy.clip_norm)
+    noise = generator if generator is not None else _entropy_generator()
+    for name in names:
+        if scale == 1.0 and not privacy.noise_multiplier:
+            result[name] = trained[name].detach().cpu().clone().to(result[name].dtype)
+            continue
+        value = update[name] * scale
+        if privacy.noise_multiplier and privacy.clip_norm is not None:
+            value += _gaussian(value.shape, privacy.noise_multiplier * privacy.clip_norm, noise)
+        result[name] = (result[name].double() + value).to(result[name].dtype)
+    return result
+
+
+def clip_scale(update: Mapping[str, Tensor], clip_norm: float | None) -> float:
+    """Return the factor <= 1 that brings the update's global L2 norm to at most ``clip_norm``."""
+    if clip_norm is None:
+        return 1.0
+    norm = sum(float(value.double().square().sum()) for value in update.values()) ** 0.5
+    return min(1.0, clip_norm / norm) if norm > 0 else 1.0
+
+
+def allowed_metrics(metrics: Metrics, privacy: PrivacySpec) -> Metrics:
+    """Return the figures that may leave: all or none."""
+    return dict(metrics) if "metrics" in privacy.allowed_artifacts else {}
+
+
+def _gaussian(shape: torch.Size, deviation: float, generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64) * deviation
+
+
+def _entropy_generator() -> torch.Generator:
+    return torch.Generator().manual_seed(int.from_bytes(os.urandom(8), "big") >> 1)

@@ -1,0 +1,110 @@
+"""Live progress at a bounded rate, so that the device is rarely waited for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import torch
+from torch import Tensor
+
+from umim.api.round import Progress
+from umim.errors import TrainingError
+
+REPORT_SECONDS = 2.0
+
+ProgressSink = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The times that training reads."""
+
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """Time of day, with zone."""
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds that never go back."""
+
+
+class Reporter:
+    """Sums losses on the device and reports their mean about every ``REPORT_SECONDS``.
+
+    Only a report and the end of an epoch copy the loss to the host; there, a loss that is not finite raises
+    TrainingError.
+    """
+
+    def __init__(
+        self, sink: ProgressSink, clock: Clock, epochs: int, steps: int, finished_epochs: int, device: torch.device
+    ) -> None:
+        """Start at ``finished_epochs`` of ``epochs``, with ``steps`` in each."""
+        self._sink = sink
+        self._clock = clock
+        self._epochs = epochs
+        self._steps = epochs * steps
+        self._epoch = finished_epochs
+        self._first_step = self._step = finished_epochs * steps
+        self._window = _Mean(device)
+        self._whole = _Mean(device)
+        self._started = self._reported = clock.monotonic()
+
+    def step(self, loss: Tensor, images: int) -> None:
+        """Count one step."""
+        self._window.add(loss, images)
+        self._whole.add(loss, images)
+        self._step += 1
+        if self._clock.monotonic() - self._reported >= REPORT_SECONDS:
+            self._report()
+
+    def end_epoch(self) -> float:
+        """Count one epoch and return its mean loss. The last epoch is always reported."""
+        self._epoch += 1
+        mean = self._finite(self._whole.take())
+        if self._epoch == self._epochs and self._window.images:
+            self._report()
+        return mean
+
+    def _report(self) -> None:
+        now = self._clock.monotonic()
+        images = self._window.images
+        seconds_a_step = (now - self._started) / (self._step - self._first_step)
+        progress = Progress(
+            epoch=self._epoch,
+            epochs=self._epochs,
+            step=self._step,
+            steps=self._steps,
+            loss=self._finite(self._window.take()),
+            images_per_second=images / max(now - self._reported, 1e-6),
+            eta_seconds=seconds_a_step * (self._steps - self._step),
+            time=self._clock.now(),
+        )
+        self._reported = now
+        self._sink(progress)
+
+    def _finite(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} by step {self._step} of {self._steps} (epoch {self._epoch + 1}): lower "
+                "spec.training.learningRate or spec.training.gradientClipNorm"
+            )
+        return loss
+
+
+class _Mean:
+    """A mean over images whose sum stays on the device until it is taken."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.images = 0
+
+    def add(self, loss: Tensor, images: int) -> None:
+        self._sum += loss.detach().double() * images
+        self.images += images
+
+    def take(self) -> float:
+        mean = self._sum.item() / max(1, self.images)
+        self._sum.zero_()
+        self.images = 0
+        return mean

@@ -1,0 +1,130 @@
+"""The two trainings of this project: a hospital's, and the pretraining on the server."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from umim.api.base import ApiModel, Metrics
+from umim.api.jobs import InitJobConfig, SiteJobConfig
+from umim.data.dataset import ImageDataset
+from umim.data.splits import split_by_patient
+from umim.errors import ArtifactError, ConfigError
+from umim.models.encoder import Encoder, create_encoder
+from umim.models.heads import create_head
+from umim.models.mim import create_mim
+from umim.training.batches import Batches
+from umim.training.checkpoint import Checkpoints
+from umim.training.engine import Fit
+from umim.training.learner import Learner
+from umim.training.reporter import Clock, ProgressSink
+from umim.training.runtime import Runtime
+from umim.training.seeds import derive
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training returns."""
+
+    encoder: dict[str, Tensor]
+    """The encoder's tensors on the CPU, named as in timm's state_dict."""
+    metrics: Metrics
+    """Figures, see ``Fit.run``."""
+    samples: int
+    """Number of training images."""
+    checkpoints: Checkpoints
+    """To be removed once the result is committed."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a training needs from outside."""
+
+    runtime: Runtime
+    """Device and precision."""
+    sink: ProgressSink
+    """Told the progress."""
+    clock: Clock = field(default_factory=Clock)
+    """Times."""
+
+
+def train_at_site(
+    config: SiteJobConfig, parent: Mapping[str, Tensor], dataset: ImageDataset, around: Surroundings
+) -> Trained:
+    """Train the parent's encoder on a hospital's images and return it. Nothing leaves here, see ``privacy``.
+
+    Raises DataError when the images cannot be split, ConfigError when objective and task do not fit,
+    ArtifactError when the parent is not of the architecture, TrainingError when a loss is not finite.
+    """
+    training, device = config.training, around.runtime.device
+    supervised = training.objective != "mim"
+    if supervised and config.data.task == "none":
+        raise ConfigError(f"spec.training.objective {training.objective} needs labels but the hospital's task is none")
+    split = split_by_patient(dataset, training.validation_fraction, training.seed, config.privacy.min_patients)
+    train = Batches(dataset, split.train, training.batch_size, device)
+    encoder = create_encoder(config.architecture, config.image_size, training.seed)
+    load_encoder(encoder, parent)
+    head = (
+        create_head(config.data.task, encoder, train.targets(), derive(training.seed, "head")) if supervised else None
+    )
+    wants_mim = training.objective != "supervised"
+    mim = create_mim(encoder, training.mask_ratio, derive(training.seed, "mim")) if wants_mim else None
+    learner = Learner(encoder, head, mim, training.mim_weight).to(device)
+    learner.anchor(parent, training.proximal_mu)
+    checkpoints = _checkpoints(config, training, config.parent.digest, dataset)
+    validation = Batches(dataset, split.validation, training.batch_size, device)
+    fit = Fit(learner, train, validation, training, around.runtime, checkpoints, around.sink, around.clock)
+    metrics = fit.run()
+    return Trained(encoder_tensors(encoder), metrics, train.images, checkpoints)
+
+
+def pretrain(config: InitJobConfig, dataset: ImageDataset, around: Surroundings) -> Trained:
+    """Train a new encoder by masked image modelling on unlabelled images.
+
+    Raises ConfigError for the architecture or image size, TrainingError when a loss is not finite.
+    """
+    spec, device = config.optimisation, around.runtime.device
+    encoder = create_encoder(config.architecture, config.image_size, spec.seed)
+    mim = create_mim(encoder, spec.mask_ratio, derive(spec.seed, "mim"))
+    learner = Learner(encoder, None, mim).to(device)
+    train = Batches(dataset, np.arange(len(dataset)), spec.batch_size, device)
+    checkpoints = _checkpoints(config, spec, "random", dataset)
+    fit = Fit(learner, train, None, spec, around.runtime, checkpoints, around.sink, around.clock)
+    metrics = fit.run()
+    return Trained(encoder_tensors(encoder), metrics, train.images, checkpoints)
+
+
+def load_encoder(encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:
+    """Put a model's tensors into an encoder. Raises ArtifactError naming the first tensor that does not fit."""
+    own = encoder.net.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
+            found = tuple(tensors[name].shape) if name in tensors else "missing"
+            wanted = tuple(own[name].shape) if name in own else "no such tensor"
+            raise ArtifactError(f"parent model: tensor {name} is {found}, {encoder.architecture} has {wanted}")
+    encoder.net.load_state_dict(dict(tensors))
+
+
+def encoder_tensors(encoder: Encoder) -> dict[str, Tensor]:
+    """Return copies of the encoder's tensors on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in encoder.net.state_dict().items()}
+
+
+def _checkpoints(
+    config: SiteJobConfig | InitJobConfig, spec: ApiModel, start: str, dataset: ImageDataset
+) -> Checkpoints:
+    """Return the checkpoints of this training. They are valid for the same task, start and images, in any attempt."""
+    who = config.site if isinstance(config, SiteJobConfig) else "init"
+    digest = hashlib.sha256()
+    for part in (config.round_uid, who, config.architecture, config.image_size, start, spec.model_dump_json()):
+        digest.update(f"{part}\n".encode())
+    for array in (dataset.images, dataset.targets, dataset.patients):
+        if array is not None:
+            digest.update(f"{array.dtype} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return Checkpoints(Path(config.work_path) / config.round_uid / who, digest.hexdigest())
