@@ -1,0 +1,84 @@
+# UMIM. `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+# Where `make demo` runs: embedded (a real Kubernetes started here) or current (the cluster of KUBECONFIG).
+CLUSTER ?= embedded
+export CLUSTER
+# Registry to push images to, for CLUSTER=current; empty: load into kind or k3d.
+REGISTRY ?=
+export REGISTRY
+
+.PHONY: help
+help: ## List the targets.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: python ## Set everything up and run one round over three hospitals; prints the result.
+	@python3 -m hack.venv demo
+	@$(BIN)/python -m hack.demo run
+
+.PHONY: demo-clean
+demo-clean: python ## Remove the demo from the cluster.
+	@python3 -m hack.venv demo
+	@$(BIN)/python -m hack.demo clean
+
+.PHONY: test
+test: python ## Set everything up and run all checks and tests.
+	@python3 -m hack.check
+
+.PHONY: lint
+lint: python ## Run ruff, mypy and import-linter.
+	@python3 -m hack.check lint
+
+.PHONY: test-unit
+test-unit: python ## Run the tests that need no cluster.
+	@python3 -m hack.check unit
+
+.PHONY: test-cluster
+test-cluster: python ## Run integration and end-to-end tests on the embedded cluster.
+	@python3 -m hack.check cluster
+
+.PHONY: generate
+generate: python ## Write what is generated: CRDs and rendered manifests.
+	@python3 -m hack.venv dev
+	@$(BIN)/python -m umim.api.crd manifests/crds
+	@$(BIN)/python -m hack.render
+
+.PHONY: format
+format: python ## Format the code.
+	@python3 -m hack.venv dev
+	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
+
+.PHONY: images
+images: python ## Build the container images and load them into the embedded cluster.
+	@python3 -m hack.images build
+	@python3 -m hack.images load
+
+.PHONY: cluster-up
+cluster-up: python ## Start the embedded Kubernetes.
+	@python3 -m hack.cluster up
+
+.PHONY: cluster-down
+cluster-down: python ## Stop the embedded Kubernetes; its state stays.
+	@python3 -m hack.cluster down
+
+.PHONY: cluster-purge
+cluster-purge: python ## Stop the embedded Kubernetes and delete its state.
+	@python3 -m hack.cluster down --purge
+
+.PHONY: cluster-status
+cluster-status: python ## Show what of the embedded Kubernetes runs.
+	@python3 -m hack.cluster status
+
+.PHONY: cluster-kubeconfig
+cluster-kubeconfig: python ## Print the path of the kubeconfig (use make -s).
+	@python3 -m hack.cluster kubeconfig
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches of tools in this checkout.
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+
+.PHONY: python
+python: # Make sure that there is a python3 to go on with.
+	@hack/bootstrap.sh
