@@ -1,0 +1,151 @@
+"""The Kubernetes API as the command line tool uses it. Errors are turned into sentences here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from umim.api.base import GROUP, VERSION
+from umim.cli.resources import Model, Round, parse_model, parse_round
+from umim.errors import AccessDeniedError, ConfigError, NotFoundError, UmimError
+
+TIMEOUT_SECONDS = (5, 30)  # connect, read
+OPERATOR_SELECTOR = "app.kubernetes.io/name=umim,app.kubernetes.io/component=operator"
+
+
+class ClusterError(UmimError):
+    """The Kubernetes API does not answer, or answers with an error that is not the user's."""
+
+    exit_code: ClassVar[int] = 69  # EX_UNAVAILABLE
+
+
+class Cluster:
+    """The resources of one cluster, as the user of the kubeconfig may see them."""
+
+    def __init__(self, api: client.ApiClient, namespace: str) -> None:
+        self.api = api
+        self.namespace = namespace
+        """Namespace of the kubeconfig's context."""
+        # Any: the client types every field as optional, also those that the API server always fills in.
+        self._custom: Any = client.CustomObjectsApi(api)
+        self._core: Any = client.CoreV1Api(api)
+        self._apps: Any = client.AppsV1Api(api)
+        self._discovery: Any = client.DiscoveryV1Api(api)
+
+    @classmethod
+    def connect(cls, context: str | None = None) -> Cluster:
+        """Read the kubeconfig ($KUBECONFIG or ~/.kube/config). Raises ConfigError when there is none that fits."""
+        try:
+            settings = client.Configuration()
+            config.load_kube_config(context=context, client_configuration=settings)  # type: ignore[no-untyped-call]
+            contexts, active = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        except config.ConfigException as error:
+            raise ConfigError(
+                f"no usable kubeconfig ({error}): set KUBECONFIG to a file that kubectl can use"
+            ) from error
+        settings.retries = 1
+        chosen = next((one for one in contexts if one["name"] == context), active)
+        return cls(client.ApiClient(settings), chosen["context"].get("namespace", "default"))
+
+    def rounds(self, namespace: str | None) -> list[Round]:
+        """Return the FederationRounds of a namespace, or of all, sorted by namespace and name."""
+        return [parse_round(one) for one in self._list("federationrounds", namespace)]
+
+    def round(self, namespace: str, name: str) -> Round:
+        """Return one FederationRound. Raises NotFoundError."""
+        return parse_round(self._get("federationrounds", namespace, name))
+
+    def models(self, namespace: str | None) -> list[Model]:
+        """Return the GlobalModels of a namespace, or of all, sorted by namespace and name."""
+        return [parse_model(one) for one in self._list("globalmodels", namespace)]
+
+    def model(self, namespace: str, name: str) -> Model:
+        """Return one GlobalModel. Raises NotFoundError."""
+        return parse_model(self._get("globalmodels", namespace, name))
+
+    def operator_environment(self, namespace: str) -> dict[str, str]:
+        """Return the operator's UMIM_S3_* variables; those from Secrets are read with the user's own rights.
+
+        Raises NotFoundError when no operator runs in the namespace, AccessDeniedError when the user may not read.
+        """
+        with _translated(f"the operator in namespace {namespace}"):
+            found = self._apps.list_namespaced_deployment(
+                namespace, label_selector=OPERATOR_SELECTOR, _request_timeout=TIMEOUT_SECONDS
+            ).items
+        if not found:
+            raise NotFoundError(
+                f"namespace {namespace} has no UMIM operator: name its namespace with --operator-namespace, "
+                "or the store with --endpoint and the UMIM_S3_* variables"
+            )
+        variables = found[0].spec.template.spec.containers[0].env or []
+        return {one.name: self._value(namespace, one) for one in variables if one.name.startswith("UMIM_S3_")}
+
+    def endpoint_pod(self, namespace: str, service: str, port: int) -> tuple[str, int]:
+        """Return a ready Pod behind a Service's port, and the port in the Pod. Raises NotFoundError."""
+        with _translated(f"Service {namespace}/{service}"):
+            ports = self._core.read_namespaced_service(service, namespace, _request_timeout=TIMEOUT_SECONDS).spec.ports
+            slices = self._discovery.list_namespaced_endpoint_slice(
+                namespace, label_selector=f"kubernetes.io/service-name={service}", _request_timeout=TIMEOUT_SECONDS
+            ).items
+        names = {one.name for one in ports if one.port == port}
+        for part in slices:
+            targets = [one.port for one in part.ports or [] if one.name in names]
+            pods = [one.target_ref.name for one in part.endpoints or [] if one.conditions.ready and one.target_ref]
+            if targets and pods:
+                return pods[0], targets[0]
+        raise NotFoundError(f"Service {namespace}/{service} has no ready Pod behind port {port}: is the store running?")
+
+    def _value(self, namespace: str, variable: Any) -> str:
+        source = variable.value_from.secret_key_ref if variable.value_from else None
+        if source is None:
+            return str(variable.value or "")
+        with _translated(f"Secret {namespace}/{source.name} with the store's credentials"):
+            data = self._core.read_namespaced_secret(source.name, namespace, _request_timeout=TIMEOUT_SECONDS).data
+        return base64.b64decode((data or {}).get(source.key, "")).decode()
+
+    def _list(self, plural: str, namespace: str | None) -> list[Mapping[str, Any]]:
+        with _translated(f"the list of {plural}.{GROUP}"):
+            if namespace is None:
+                found = self._custom.list_cluster_custom_object(
+                    GROUP, VERSION, plural, _request_timeout=TIMEOUT_SECONDS
+                )
+            else:
+                found = self._custom.list_namespaced_custom_object(
+                    GROUP, VERSION, namespace, plural, _request_timeout=TIMEOUT_SECONDS
+                )
+        items: list[Mapping[str, Any]] = found["items"]
+        return sorted(items, key=lambda one: (one["metadata"]["namespace"], one["metadata"]["name"]))
+
+    def _get(self, plural: str, namespace: str, name: str) -> Mapping[str, Any]:
+        with _translated(f"{plural}.{GROUP} {namespace}/{name}"):
+            found: Mapping[str, Any] = self._custom.get_namespaced_custom_object(
+                GROUP, VERSION, namespace, plural, name, _request_timeout=TIMEOUT_SECONDS
+            )
+        return found
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turn the client's errors about ``what`` into those of ``umim.errors``."""
+    try:
+        yield
+    except ApiException as error:
+        raise _by_status(error.status, what, error.reason) from error
+    except urllib3.exceptions.HTTPError as error:
+        raise ClusterError(
+            f"the Kubernetes API does not answer ({type(error).__name__}): check the server in your kubeconfig"
+        ) from error
+
+
+def _by_status(status: int | None, what: str, reason: str | None) -> UmimError:
+    if status == 404:
+        return NotFoundError(f"{what} does not exist: check name and namespace, and that charts/umim is installed")
+    if status in (401, 403):
+        return AccessDeniedError(f"you may not read {what} ({reason}): ask for a Role that allows it")
+    return ClusterError(f"the Kubernetes API answered {status} ({reason}) for {what}: try again")

@@ -1,0 +1,34 @@
+"""The command ``umim``. Exit codes: 0 done, 1 the watched round failed, 2 wrong usage, else as ``umim.errors``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from umim.cli import models, rounds
+from umim.cli.output import show_error
+from umim.errors import UmimError
+
+
+class Commands(TyperGroup):
+    """Turns the project's errors into one sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except UmimError as error:
+            show_error(str(error))
+            raise typer.Exit(error.exit_code) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Rounds and models of federated training on Kubernetes.",
+)
+app.add_typer(rounds.app, name="rounds")
+app.add_typer(models.app, name="models")

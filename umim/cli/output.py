@@ -1,0 +1,39 @@
+"""Where the commands write: tables or JSON to standard output, errors to standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from umim.cli.resources import Raw, without_bookkeeping
+
+
+class Format(StrEnum):
+    """Forms of output."""
+
+    table = "table"
+    json = "json"
+
+
+def show(renderable: RenderableType) -> None:
+    """Print for a person, as wide as the terminal."""
+    Console(highlight=False).print(renderable)
+
+
+def show_json(value: Any) -> None:
+    """Print as indented JSON, unwrapped."""
+    Console(highlight=False, markup=False, soft_wrap=True).out(json.dumps(value, indent=2), highlight=False)
+
+
+def json_list(items: Sequence[Raw]) -> dict[str, Any]:
+    """Return a list of objects in the form of ``kubectl get -o json``."""
+    return {"apiVersion": "v1", "kind": "List", "items": [without_bookkeeping(one) for one in items]}
+
+
+def show_error(message: str) -> None:
+    """Print one sentence to standard error."""
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"umim: {message}")

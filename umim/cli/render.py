@@ -1,0 +1,301 @@
+"""What the command line tool shows, as rich renderables. Pure: the time comes in as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from umim.api.artifacts import ModelManifest
+from umim.api.base import Condition, Metrics
+from umim.api.round import JobStatus, SiteStatus
+from umim.cli.resources import Model, Round
+
+PHASE_STYLES = {
+    "Complete": "bold green",
+    "Succeeded": "green",
+    "Failed": "bold red",
+    "Refused": "red",
+    "Excluded": "red",
+    "Late": "yellow",
+    "Backoff": "yellow",
+    "Suspended": "yellow",
+    "Running": "cyan",
+    "Training": "cyan",
+    "Initializing": "cyan",
+    "Aggregating": "cyan",
+}
+BAR_WIDTH = 24
+NONE = "-"
+
+
+def age(created: datetime, now: datetime) -> str:
+    """Return how long ago something was, in the largest two units, as kubectl does: 3d4h, 5m12s, 40s."""
+    return short_duration(now - created)
+
+
+def short_duration(value: timedelta) -> str:
+    """Return a duration in its largest two units, without units that are 0."""
+    seconds = max(0, int(value.total_seconds()))
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        number, seconds = divmod(seconds, size)
+        if number:
+            parts.append(f"{number}{unit}")
+        elif parts:
+            break
+    return "".join(parts[:2]) or "0s"
+
+
+def size(number_bytes: int) -> str:
+    """Return a size with a binary unit and three digits: 21.4 MiB."""
+    value, unit = float(number_bytes), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def short(digest: str | None) -> str:
+    """Return the first 12 digits of a digest: enough to tell models apart on a screen."""
+    return digest[:12] if digest else NONE
+
+
+def loss_change(metrics: Metrics | None) -> tuple[str, str, str]:
+    """Return loss before, loss after and the change in per cent, each as text; a dash where it was not let out."""
+    before, after = (metrics or {}).get("loss_before"), (metrics or {}).get("loss_after")
+    change = f"{100 * (after - before) / before:+.0f} %" if before and after is not None else NONE
+    return (NONE if before is None else f"{before:.4f}", NONE if after is None else f"{after:.4f}", change)
+
+
+def rounds_table(rounds: Sequence[Round], now: datetime) -> Table:
+    """Return one row a round, with the columns of ``kubectl get fround``."""
+    table = _table("NAMESPACE", "NAME", "PHASE", "SITES", "PROGRESS", "MODEL", "AGE")
+    for one in rounds:
+        status = one.status
+        table.add_row(
+            Text(one.namespace),
+            Text(one.name),
+            phase(status.phase),
+            Text(status.sites_summary or NONE),
+            Text(status.progress or NONE),
+            Text(status.global_model.name if status.global_model else NONE),
+            Text(age(one.created, now)),
+        )
+    return table
+
+
+def round_detail(one: Round, now: datetime) -> Group:
+    """Return everything about a round: facts, conditions, sites."""
+    spec, status = one.spec, one.status
+    parent = spec.model.parent.global_model or f"start model by {spec.model.parent.init}"
+    facts = _facts(
+        ("Round", Text(f"{one.namespace}/{one.name}")),
+        ("Phase", phase(status.phase, status.reason)),
+        ("", Text(one.message)),
+        ("Model", Text(f"{spec.model.architecture}, {spec.model.image_size} x {spec.model.image_size}, from {parent}")),
+        (
+            "Training",
+            Text(f"{spec.training.objective}, {spec.training.epochs} epochs, batch {spec.training.batch_size}"),
+        ),
+        ("Aggregation", Text(f"{spec.aggregation.strategy}, quorum {spec.participants.quorum}")),
+        ("Deadline", Text(spec.deadline)),
+        ("Started", Text(_moment(status.start_time, now))),
+        ("Finished", Text(_moment(status.completion_time, now))),
+        ("Start model", Text(_reference(status.parent))),
+        ("Global model", Text(_reference(status.global_model))),
+    )
+    return Group(facts, Text(), conditions_table(status.conditions, now), sites_table(status.sites))
+
+
+def conditions_table(conditions: Sequence[Condition], now: datetime) -> Table:
+    """Return one row a condition."""
+    table = _table("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE")
+    for one in conditions:
+        since = age(one.last_transition_time, now)
+        table.add_row(Text(one.type), Text(one.status), Text(one.reason), Text(since), Text(one.message))
+    return table
+
+
+def sites_table(sites: Sequence[SiteStatus]) -> Table:
+    """Return one row a site: phase, samples, loss on its own validation part before and after, message."""
+    table = _table("SITE", "PHASE", "ATTEMPT", "SAMPLES", "LOSS BEFORE -> AFTER", "CHANGE")
+    for column in table.columns[3:]:
+        column.justify = "right"
+    messages = any(site.message for site in sites)
+    if messages:
+        table.add_column("MESSAGE", overflow="fold")
+    for site in sites:
+        before, after, change = loss_change(site.metrics)
+        table.add_row(
+            Text(site.name),
+            phase(site.phase),
+            Text(str(site.attempt)),
+            Text(NONE if site.samples is None else str(site.samples)),
+            Text(NONE if site.metrics is None else f"{before} -> {after}"),
+            Text(change),
+            *([Text(site.message or "")] if messages else []),
+        )
+    return table
+
+
+def progress_view(one: Round, now: datetime) -> Group:
+    """Return a live picture of a round: its phase, one bar a site, and the server's Jobs."""
+    status = one.status
+    elapsed = short_duration((status.completion_time or now) - one.created)
+    title = Text.assemble(f"{one.namespace}/{one.name}  ", phase(status.phase, status.reason), f"  {elapsed}")
+    grid = Table.grid(padding=(0, 2))
+    if status.initialization is not None:
+        _add_job(grid, "start model", status.initialization)
+    for site in status.sites:
+        _add_site(grid, site)
+    if status.aggregation is not None:
+        _add_job(grid, "aggregation", status.aggregation)
+    message = [Text(one.message, style="red" if status.phase == "Failed" else "dim")] if one.message else []
+    return Group(title, Padding(grid, (0, 2)), *message)
+
+
+def progress_line(one: Round) -> str:
+    """Return the state of a round in one line, for output that is no terminal; changes when something happened."""
+    status = one.status
+    sites = ", ".join(
+        f"{site.name} {site.phase}" + (f" {site.progress.percent} %" if site.progress else "") for site in status.sites
+    )
+    return f"{one.namespace}/{one.name} {status.phase}" + (f": {sites}" if sites else "")
+
+
+def models_table(models: Sequence[Model], now: datetime) -> Table:
+    """Return one row a model."""
+    table = _table("NAMESPACE", "NAME", "DIGEST", "ARCHITECTURE", "STRATEGY", "SITES", "SIZE", "AGE")
+    for one in models:
+        spec = one.spec
+        table.add_row(
+            Text(one.namespace),
+            Text(one.name),
+            Text(short(spec.digest)),
+            Text(f"{spec.architecture}@{spec.image_size}"),
+            Text(spec.strategy),
+            Text(str(len(spec.contributors)) if spec.contributors else NONE),
+            Text(size(spec.size_bytes)),
+            Text(age(one.created, now)),
+        )
+    return table
+
+
+def lineage_tree(chain: Sequence[Model]) -> Tree:
+    """Return the models from a start model down to the newest, each with what went in. ``chain`` is newest first."""
+    oldest_first = list(reversed(chain))
+    root = node = Tree(_lineage_entry(oldest_first[0]))
+    for model in oldest_first[1:]:
+        node = node.add(_lineage_entry(model))
+    return root
+
+
+def model_facts(model: Model) -> Table:
+    """Return what a person wants to know of a published model."""
+    spec = model.spec
+    made_by = f"round {spec.round.name} by {spec.strategy}"
+    return _facts(
+        ("Global model", Text(f"{model.namespace}/{model.name}")),
+        ("Digest", Text(f"sha256:{spec.digest}")),
+        ("Object key", Text(spec.object_key)),
+        ("Size", Text(size(spec.size_bytes))),
+        ("Architecture", Text(f"{spec.architecture}, {spec.image_size} x {spec.image_size}")),
+        ("Made by", Text(made_by)),
+        ("Metrics", Text(", ".join(f"{key} {value:.4f}" for key, value in sorted(spec.metrics.items())) or NONE)),
+    )
+
+
+def pulled(folder: str, manifest: ModelManifest, fetched: bool) -> Group:
+    """Return what ``umim models pull`` says at its end, with the lines that load the model."""
+    how = "fetched and verified" if fetched else "already there, verified"
+    tensors = f"{folder}/model.safetensors"
+    code = (
+        "import timm, safetensors.torch\n"
+        f'model = timm.create_model("{manifest.architecture}", img_size={manifest.image_size}, num_classes=0)\n'
+        f'model.load_state_dict(safetensors.torch.load_file("{tensors}"))'
+    )
+    facts = _facts(
+        ("Model", Text(f"{tensors}  ({size(manifest.file.size_bytes)}, {how})")),
+        ("Manifest", Text(f"{folder}/manifest.json")),
+        ("sha256", Text(manifest.file.digest)),
+        ("Tensors", Text(str(len(manifest.file.tensors)))),
+    )
+    return Group(facts, Text("\nLoad it with timm:"), Padding(Text(code, style="cyan"), (0, 2)))
+
+
+def phase(name: str, reason: str | None = None) -> Text:
+    """Return a phase in its colour, with its reason where there is one that says more."""
+    text = Text(name, style=PHASE_STYLES.get(name, ""))
+    return text.append(f" ({reason})", style="dim") if reason and reason != name else text
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _facts(*rows: tuple[str, RenderableType]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        if not (isinstance(value, Text) and value.plain in ("", NONE)):
+            grid.add_row(name, value)
+    return grid
+
+
+def _add_site(grid: Table, site: SiteStatus) -> None:
+    progress = site.progress
+    done = 100 if site.phase == "Succeeded" else progress.percent if progress else 0
+    if site.phase == "Running" and progress is not None:
+        remaining = short_duration(timedelta(seconds=progress.eta_seconds))
+        detail = (
+            f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}  loss {progress.loss:.3f}  "
+            f"{progress.images_per_second:.0f} images/s  {remaining} left"
+        )
+    elif site.phase == "Succeeded":
+        before, after, _ = loss_change(site.metrics)
+        detail = f"{site.samples} samples  loss {before} -> {after}"
+    else:
+        detail = site.message or site.reason or ""
+    grid.add_row(Text(site.name), _bar(done), Text(f"{done:3d} %"), phase(site.phase), Text(detail, style="dim"))
+
+
+def _add_job(grid: Table, name: str, job: JobStatus) -> None:
+    bar = _bar(100 if job.phase == "Succeeded" else None if job.phase == "Running" else 0)
+    grid.add_row(Text(name), bar, Text(""), phase(job.phase), Text(job.message or "", style="dim"))
+
+
+def _bar(percent: int | None) -> ProgressBar:
+    """Return a bar; None pulses: it runs, and how far is not known."""
+    return ProgressBar(total=100, completed=percent or 0, pulse=percent is None, width=BAR_WIDTH)
+
+
+def _lineage_entry(model: Model) -> Group:
+    spec = model.spec
+    title = Text.assemble((model.name, "bold"), f"  {short(spec.digest)}  {spec.strategy}, round {spec.round.name}")
+    return Group(title, *_contributors(f"{one.site}  {one.samples} samples" for one in spec.contributors))
+
+
+def _contributors(lines: Iterable[str]) -> list[Text]:
+    return [Text(f"  from {line}", style="dim") for line in lines]
+
+
+def _moment(moment: datetime | None, now: datetime) -> str:
+    return NONE if moment is None else f"{moment.strftime('%Y-%m-%d %H:%M:%SZ')} ({age(moment, now)} ago)"
+
+
+def _reference(reference: object) -> str:
+    name, digest = getattr(reference, "name", None), getattr(reference, "digest", None)
+    return f"{name}  sha256:{digest}" if name else NONE
