@@ -7,7 +7,6 @@ the commit marker. Random states are not saved: those of an epoch are a function
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,10 +88,6 @@ class Checkpoints:
                 return state
             self._remove(epoch)
         return None
-
-    def remove(self) -> None:
-        """Remove the folder with all checkpoints."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _load(self, epoch: int) -> tuple[CheckpointState, dict[str, Tensor]] | None:
         path = self._tensors_path(epoch)

@@ -10,6 +10,7 @@ from torch import nn
 from umim.api.base import Metrics
 from umim.api.round import OptimisationSpec
 from umim.data.transforms import AugmentationConfig
+from umim.errors import TrainingError
 from umim.training.batches import Batch, Batches
 from umim.training.checkpoint import Checkpoints
 from umim.training.learner import Learner
@@ -49,8 +50,16 @@ class Fit:
 
         loss_before, loss_after and <score>_after on the validation images (see ``Learner.measure``),
         train_loss_last (mean over the last epoch), seconds. After a crash the result is the same as without, bit
-        for bit on the CPU. Raises TrainingError when a loss is not finite.
+        for bit on the CPU. Raises TrainingError when a loss is not finite or the GPU's memory does not suffice.
         """
+        try:
+            return self._run()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"batchSize {self.spec.batch_size} needs more memory than the GPU has: {error}"
+            ) from error
+
+    def _run(self) -> Metrics:
         optimiser = create_optimiser(self.learner, self.spec)
         scaler = self.runtime.scaler()
         state = self.checkpoints.resume(self.learner, optimiser, scaler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from torch import Tensor
 from umim.api.round import Progress
 from umim.errors import TrainingError
 
+LOG = logging.getLogger(__name__)
 REPORT_SECONDS = 2.0
+LOADING_SECONDS = 5.0
 
 ProgressSink = Callable[[Progress], None]
 
@@ -27,6 +30,34 @@ class Clock:
     """Time of day, with zone."""
     monotonic: Callable[[], float] = time.monotonic
     """Seconds that never go back."""
+
+
+def log_loading(clock: Clock) -> Callable[[int, int], None]:
+    """Return a report for ``umim.data.load`` that logs, at a bounded rate, how many files are read and for how long."""
+    started = logged = clock.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal logged
+        now = clock.monotonic()
+        if done == total or now - logged >= LOADING_SECONDS:
+            logged = now
+            LOG.info("read %d of %d, %.0f s", done, total, now - started)
+
+    return report
+
+
+def log_progress(progress: Progress) -> None:
+    """Log one report of the training."""
+    LOG.info(
+        "epoch %d/%d, step %d/%d, loss %.4f, %.1f images/s, %.0f s left",
+        min(progress.epoch + 1, progress.epochs),
+        progress.epochs,
+        progress.step,
+        progress.steps,
+        progress.loss,
+        progress.images_per_second,
+        progress.eta_seconds,
+    )
 
 
 class Reporter:

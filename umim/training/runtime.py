@@ -50,6 +50,7 @@ def start_runtime(threads: int) -> Runtime:
         return Runtime(torch.device("cpu"), None)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it starts, below
     half = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return Runtime(torch.device("cuda"), half)
 

@@ -37,8 +37,6 @@ class Trained:
     """Figures, see ``Fit.run``."""
     samples: int
     """Number of training images."""
-    checkpoints: Checkpoints
-    """To be removed once the result is committed."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def train_at_site(
     validation = Batches(dataset, split.validation, training.batch_size, device)
     fit = Fit(learner, train, validation, training, around.runtime, checkpoints, around.sink, around.clock)
     metrics = fit.run()
-    return Trained(encoder_tensors(encoder), metrics, train.images, checkpoints)
+    return Trained(encoder_tensors(encoder), metrics, train.images)
 
 
 def pretrain(config: InitJobConfig, dataset: ImageDataset, around: Surroundings) -> Trained:
@@ -96,7 +94,13 @@ def pretrain(config: InitJobConfig, dataset: ImageDataset, around: Surroundings)
     checkpoints = _checkpoints(config, spec, "random", dataset)
     fit = Fit(learner, train, None, spec, around.runtime, checkpoints, around.sink, around.clock)
     metrics = fit.run()
-    return Trained(encoder_tensors(encoder), metrics, train.images, checkpoints)
+    return Trained(encoder_tensors(encoder), metrics, train.images)
+
+
+def work_folder(config: SiteJobConfig | InitJobConfig) -> Path:
+    """Return the folder of this site's training in this round, the same in any attempt."""
+    who = config.site if isinstance(config, SiteJobConfig) else "init"
+    return Path(config.work_path) / config.round_uid / who
 
 
 def load_encoder(encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:
@@ -119,7 +123,7 @@ def _checkpoints(
     config: SiteJobConfig | InitJobConfig, spec: ApiModel, start: str, dataset: ImageDataset
 ) -> Checkpoints:
     """Return the checkpoints of this training. They are valid for the same task, start and images, in any attempt."""
-    who = config.site if isinstance(config, SiteJobConfig) else "init"
+    who = work_folder(config).name
     digest = hashlib.sha256()
     for part in (config.round_uid, who, config.architecture, config.image_size, start, spec.model_dump_json()):
         digest.update(f"{part}\n".encode())
@@ -127,4 +131,4 @@ def _checkpoints(
         if array is not None:
             digest.update(f"{array.dtype} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).data)
-    return Checkpoints(Path(config.work_path) / config.round_uid / who, digest.hexdigest())
+    return Checkpoints(work_folder(config), digest.hexdigest())
