@@ -40,9 +40,10 @@ test-cluster: python ## Run integration and end-to-end tests on the embedded clu
 	@python3 -m hack.check cluster
 
 .PHONY: generate
-generate: python ## Write what is generated: CRDs and rendered manifests.
+generate: python ## Write what is generated: CRDs, reference, rendered manifests.
 	@python3 -m hack.venv dev
 	@$(BIN)/python -m umim.api.crd manifests/crds
+	@$(BIN)/python -m hack.reference
 	@$(BIN)/python -m hack.render
 
 .PHONY: format
