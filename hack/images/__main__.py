@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from hack.cluster.progress import ClusterError
+from hack.cluster.settings import Paths
 from hack.images import catalog, check, constraints, deliver, report
 from hack.images.build import Builder
 from hack.images.buildah import require_root
@@ -17,9 +18,7 @@ from hack.images.workspace import default_workspace
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
-    top = argparse.ArgumentParser(
-        prog="python3 -m hack.images", description="Build and deliver UMIM's images."
-    )
+    top = argparse.ArgumentParser(prog="python3 -m hack.images", description="Build and deliver UMIM's images.")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--tag", default="dev", help="tag of the images (default: dev)")
     common.add_argument("--target", choices=["cpu", "gpu"], default="cpu", help="processor (default: cpu)")
@@ -27,25 +26,15 @@ def parser() -> argparse.ArgumentParser:
     names.add_argument("names", nargs="*", metavar="NAME", help="images (default: all that a cluster runs)")
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("build", parents=[names], help="build what changed")
-    commands.add_parser(
-        "load", parents=[names], help="build, then import into the embedded cluster what it lacks"
-    )
-    commands.add_parser(
-        "check", parents=[names], help="build, then prove users, missing compilers, BLAS; print sizes"
-    )
+    commands.add_parser("load", parents=[names], help="build, then import into the embedded cluster what it lacks")
+    commands.add_parser("check", parents=[names], help="build, then prove users, missing compilers, BLAS; print sizes")
     archive = commands.add_parser("archive", parents=[common], help="build, then write an OCI archive")
-    archive.add_argument(
-        "file", type=Path, metavar="FILE", help="archive to write (for kind, k3d, ctr, podman)"
-    )
+    archive.add_argument("file", type=Path, metavar="FILE", help="archive to write (for kind, k3d, ctr, podman)")
     archive.add_argument("names", nargs="*", metavar="NAME", help="images (default: all that a cluster runs)")
     push = commands.add_parser("push", parents=[common], help="build, then push to a registry")
-    push.add_argument(
-        "registry", metavar="REGISTRY", help="where to, with the path, without the image's name"
-    )
+    push.add_argument("registry", metavar="REGISTRY", help="where to, with the path, without the image's name")
     push.add_argument("names", nargs="*", metavar="NAME", help="images (default: all that a cluster runs)")
-    push.add_argument(
-        "--plain-http", action="store_true", help="the registry speaks HTTP (a local one of k3d or kind)"
-    )
+    push.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP (a local one of k3d or kind)")
     commands.add_parser("list", parents=[common], help="list the images")
     commands.add_parser("sizes", parents=[common], help="print sizes and how much is shared")
     commands.add_parser("clean", help="remove storage, logs and downloads of the builder")
@@ -77,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
         catalog.delivered(arguments.names, target)
         images = Builder(workspace, tag, target).build(arguments.names)
         if arguments.command == "load":
-            deliver.load(workspace, images, tag, target)
+            deliver.load(workspace, images, tag, target, Paths.from_env(os.environ))
         elif arguments.command == "archive":
             deliver.archive(workspace, images, tag, target, arguments.file)
         elif arguments.command == "push":

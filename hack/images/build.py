@@ -19,11 +19,11 @@ from hack.images.workspace import REPO, Workspace, fill_context, locked
 
 
 def source_labels(image: Image) -> dict[str, str]:
-    """Return the OCI labels that depend on the checkout: version, revision (the last commit of the inputs), source."""
+    """Return the OCI labels that depend on the checkout: version, revision (the last commit of all inputs), source."""
     if not image.delivered:
         return {}
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    paths = [image.containerfile, *image.inputs]
+    paths = [path for part in catalog.build_order([image]) for path in (part.containerfile, *part.inputs)]
     commit = _git("log", "-1", "--format=%H", "--", *paths) or "unknown"
     changed = "-modified" if _git("status", "--porcelain", "--", *paths) else ""
     labels = {"org.opencontainers.image.revision": commit + changed}
@@ -70,9 +70,7 @@ class Builder:
         with locked(self._workspace) as descriptor:
             self._ids = self._buildah.image_ids()
             for number, image in enumerate(order, start=1):
-                built += self._bring_up_to_date(
-                    image, f"[{number}/{len(order)}] {image.name}", progress, descriptor
-                )
+                built += self._bring_up_to_date(image, f"[{number}/{len(order)}] {image.name}", progress, descriptor)
             if built:
                 self._buildah.drop_unnamed()
                 self._buildah.clean_leftovers()

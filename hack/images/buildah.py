@@ -82,9 +82,7 @@ class Buildah:
         self.workspace.scratch.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
         if done.returncode != 0:
-            raise ImageError(
-                f"`buildah {' '.join(arguments)}` failed: {done.stderr.strip() or done.stdout.strip()}"
-            )
+            raise ImageError(f"`buildah {' '.join(arguments)}` failed: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
     def image_ids(self) -> dict[str, str]:

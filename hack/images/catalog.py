@@ -8,7 +8,7 @@ from typing import Literal
 Target = Literal["cpu", "gpu"]
 
 REPOSITORY = "localhost/umim"
-_CODE = ("pyproject.toml", "README.md", "constraints.txt", "umim", "operator")
+_CODE = ("pyproject.toml", "README.md", "umim", "operator")
 _BUILD_TOOLS = tuple(f"images/builder/{name}" for name in ("pip-install", "build-wheel", "requirements.py"))
 
 
@@ -44,10 +44,11 @@ IMAGES: tuple[Image, ...] = (
     Image("rootfs", made="rootfs.tar"),
     Image("base", parents=(("BASE_IMAGE", "rootfs"),)),
     Image("builder", parents=(("BASE_IMAGE", "base"),), inputs=_BUILD_TOOLS),
+    Image("wheel", parents=(("BUILDER_IMAGE", "builder"),), inputs=_CODE),
     Image(
         "operator",
-        parents=(("BASE_IMAGE", "base"), ("BUILDER_IMAGE", "builder")),
-        inputs=_CODE,
+        parents=(("BASE_IMAGE", "base"), ("WHEEL_IMAGE", "wheel")),
+        inputs=("constraints.txt",),
         delivered=True,
     ),
     Image("redis", parents=(("BASE_IMAGE", "base"),), delivered=True),
@@ -59,8 +60,8 @@ IMAGES: tuple[Image, ...] = (
     ),
     Image(
         "trainer",
-        parents=(("BASE_IMAGE", "torch"), ("BUILDER_IMAGE", "builder")),
-        inputs=_CODE,
+        parents=(("BASE_IMAGE", "torch"), ("WHEEL_IMAGE", "wheel")),
+        inputs=("constraints.txt",),
         aliases=("aggregator",),
         delivered=True,
         gpu=True,

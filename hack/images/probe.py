@@ -59,10 +59,11 @@ def matrix_product() -> dict[str, object]:
 
 def main(modules: list[str]) -> dict[str, object]:
     """Return the facts."""
+    folders = ("/var/lib/apt/lists", "/var/cache/apt", "/var/cache/pip", "/root/.cache", "/tmp")
+    # Looked for before anything is imported: torch makes a temporary file.
+    caches = [str(file) for folder in folders for file in Path(folder).rglob("*") if file.is_file()]
     failed = failed_imports(modules)
     torch = importlib.metadata.version("torch") if importlib.util.find_spec("torch") else None
-    folders = ("/var/lib/apt/lists", "/var/cache/apt", "/var/cache/pip", "/root/.cache", "/tmp")
-    caches = [str(file) for folder in folders for file in Path(folder).rglob("*") if file.is_file()]
     facts: dict[str, object] = {
         "uid": os.getuid(),
         "python": platform.python_version(),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
 
 from hack.images import catalog
+from hack.images.archive import Layer, stored_images
 from hack.images.buildah import Buildah
 from hack.images.catalog import Target
 from hack.images.stamp import read_stamp
@@ -21,15 +20,7 @@ def table(rows: list[list[str]]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of an image: its digest and its uncompressed size in bytes."""
-
-    digest: str
-    size: int
-
-
-def size_rows(layers: dict[str, list[Layer]]) -> list[list[str]]:
+def size_rows(layers: dict[str, tuple[Layer, ...]]) -> list[list[str]]:
     """Return the sizes table in MB: whole image, what no other listed image shares, the last layer with content."""
     rows = [["IMAGE", "SIZE MB", "OWN MB", "LAST LAYER MB"]]
     for name, own in layers.items():
@@ -44,18 +35,10 @@ def size_rows(layers: dict[str, list[Layer]]) -> list[list[str]]:
 
 def print_sizes(workspace: Workspace, tag: str, target: Target) -> None:
     """Print the sizes of the built images that a cluster runs."""
-    buildah = Buildah(workspace, dict(os.environ))
     names = [catalog.reference(image.name, tag, target) for image in catalog.IMAGES if image.delivered]
-    built = [name for name in names if name in buildah.image_ids()]
-    print(table(size_rows({name: image_layers(workspace, buildah, name) for name in built})))
-
-
-def image_layers(workspace: Workspace, buildah: Buildah, name: str) -> list[Layer]:
-    """Return the layers of a built image, lowest first."""
-    inspected = json.loads(buildah.run("inspect", "--type", "image", name))
-    stored = json.loads((workspace.storage / "root" / "overlay-layers" / "layers.json").read_text())
-    sizes = {layer["diff-digest"]: layer["diff-size"] for layer in stored if layer.get("diff-digest")}
-    return [Layer(digest, sizes.get(digest, 0)) for digest in inspected["OCIv1"]["rootfs"]["diff_ids"]]
+    ids = Buildah(workspace, dict(os.environ)).image_ids()
+    stored = stored_images(workspace.storage / "root", [name for name in names if name in ids])
+    print(table(size_rows({image.reference: image.layers for image in stored})))
 
 
 def print_list(workspace: Workspace, tag: str, target: Target) -> None:

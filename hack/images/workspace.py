@@ -35,13 +35,8 @@ class Workspace:
 
     @property
     def home(self) -> Path:
-        """Stamps, logs, build contexts and the OCI layout."""
+        """Stamps, logs and build contexts."""
         return self.cache / "images"
-
-    @property
-    def layout(self) -> Path:
-        """OCI image layout that archives are made from."""
-        return self.home / "oci"
 
     @property
     def scratch(self) -> Path:
