@@ -66,12 +66,12 @@ class PassingStoreError(StoreError):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how long passing errors are tried again: exponential backoff with jitter."""
+    """How often and how long passing errors are tried again: exponential backoff with full jitter."""
 
     attempts: int = 7
     """Tries in all, at least 1."""
-    first_wait_seconds: float = 0.2
-    """Mean wait after the first failure; doubles from there."""
+    first_wait_seconds: float = 0.5
+    """Upper bound of the wait after the first failure; doubles from there. The wait is uniform below it."""
     longest_wait_seconds: float = 10.0
     """Upper bound of one wait."""
 
@@ -172,10 +172,8 @@ class MinioStore:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(PassingStoreError),
             stop=tenacity.stop_after_attempt(self._retry.attempts),
-            wait=tenacity.wait_exponential_jitter(
-                initial=self._retry.first_wait_seconds,
-                max=self._retry.longest_wait_seconds,
-                jitter=self._retry.first_wait_seconds,
+            wait=tenacity.wait_random_exponential(
+                multiplier=self._retry.first_wait_seconds, max=self._retry.longest_wait_seconds
             ),
             reraise=True,
         )

@@ -30,7 +30,7 @@ def provision(settings: StoreSetupSettings, patience_seconds: float) -> None:
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(PassingStoreError),
-        stop=tenacity.stop_after_delay(patience_seconds),
+        stop=tenacity.stop_before_delay(patience_seconds),
         wait=tenacity.wait_fixed(WAIT_SECONDS),
         before_sleep=_report,
         reraise=True,
