@@ -102,9 +102,8 @@ class Kube:
     def replace_status(self, kind: str, seen: Object, status: Object) -> Object:
         """Write the whole status, unless the object changed since it was seen. Raises ConflictError."""
         meta = seen["metadata"]
-        # A merge patch keeps what it does not name, so the fields that vanish are named with null.
-        gone = {key: None for key in seen.get("status") or {} if key not in status}
-        body = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": {**gone, **status}}
+        change = _merge_patch(seen.get("status") or {}, status)
+        body = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": change}
         path = _path(kind, meta["namespace"], meta["name"]) + "/status"
         return self._request("PATCH", path, [("fieldManager", FIELD_MANAGER)], body, MERGE_PATCH)
 
@@ -161,6 +160,15 @@ def _path(kind: str, namespace: str | None, name: str | None = None) -> str:
     prefix, plural = _PATHS[kind]
     scope = f"/namespaces/{namespace}" if namespace is not None else ""
     return f"{prefix}{scope}/{plural}" + (f"/{name}" if name is not None else "")
+
+
+def _merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> Object:
+    """Return the merge patch that leaves exactly ``after``: it names with null what vanishes, at every depth."""
+    patch: Object = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key)
+        patch[key] = _merge_patch(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
+    return patch
 
 
 def _message(data: bytes) -> str:
