@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from umim.api.base import ApiModel, Digest, Metrics, ModelReference, Timestamp
+from umim.api.base import INT64, ApiModel, Digest, Metrics, ModelReference, Timestamp
 from umim.api.globalmodel import Contributor
 
 
@@ -26,7 +26,7 @@ class TensorsFile(ApiModel):
     """Object key."""
     digest: Digest
     """sha256 of the file."""
-    size_bytes: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(ge=0), INT64]
     """Size of the file in bytes."""
     tensors: Annotated[dict[str, TensorInfo], Field(max_length=100_000)]
     """Shape and type of every tensor by name."""
@@ -52,7 +52,7 @@ class UpdateManifest(ApiModel):
     """How the tensors hold the update. full: the trained encoder's values."""
     file: TensorsFile
     """The tensors."""
-    samples: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=1), INT64]
     """Number of training images."""
     metrics: Metrics = Field(default_factory=dict)
     """Figures that the hospital allows to leave."""

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 GROUP = "umim.dev"
@@ -14,7 +14,9 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 DURATION_PATTERN = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
-_DURATION = re.compile(r"^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$")
+_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+LONGEST_DURATION = timedelta(days=36_500)
+"""Longer ones would leave the range of dates when added to the present."""
 
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -25,13 +27,16 @@ QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 def parse_duration(text: str) -> timedelta:
     """Read a Go-style duration of whole hours, minutes and seconds, such as ``1h30m`` or ``45s``.
 
-    Raises ValueError when the text is empty or of another form.
+    Raises ValueError when the text is empty, of another form, or longer than ``LONGEST_DURATION``.
     """
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if not text or match is None:
         raise ValueError(f"{text!r} is not a duration: write hours, minutes and seconds such as 1h30m or 45s")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total > LONGEST_DURATION.total_seconds():
+        raise ValueError(f"{text!r} is too long: at most {format_duration(LONGEST_DURATION)} (100 years) is allowed")
+    return timedelta(seconds=total)
 
 
 def format_duration(value: timedelta) -> str:
@@ -47,9 +52,15 @@ def _rfc3339(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _checked_duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
 Duration = Annotated[
     str,
     Field(pattern=DURATION_PATTERN, min_length=2, max_length=20),
+    AfterValidator(_checked_duration),
 ]
 """A Go-style duration string, see ``parse_duration``."""
 
@@ -62,7 +73,19 @@ Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 DnsLabel = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, min_length=1, max_length=63)]
 DnsSubdomain = Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, min_length=1, max_length=253)]
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=32)]
-Metrics = dict[str, float]
+
+
+def _int64(value: int) -> int:
+    if value >= 2**63:
+        raise ValueError("must be less than 2**63")
+    return value
+
+
+INT64 = AfterValidator(_int64)
+"""For whole numbers that a Job reports: the API server stores no larger ones."""
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+"""A figure that a Job reports. JSON, and so the API server, knows neither NaN nor infinity."""
+Metrics = dict[str, FiniteFloat]
 
 
 class ApiModel(BaseModel):

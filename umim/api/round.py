@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from umim.api.base import (
+    INT64,
     ApiModel,
     Condition,
     Digest,
     DnsLabel,
     DnsSubdomain,
     Duration,
+    FiniteFloat,
     HospitalReference,
     Metrics,
     ModelReference,
@@ -231,19 +233,19 @@ class JobStatus(AttemptStatus):
 class Progress(ApiModel):
     """The newest live report of a Job."""
 
-    epoch: Annotated[int, Field(ge=0)]
+    epoch: Annotated[int, Field(ge=0), INT64]
     """Epochs finished."""
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1), INT64]
     """Epochs in all."""
-    step: Annotated[int, Field(ge=0)]
+    step: Annotated[int, Field(ge=0), INT64]
     """Steps finished, over all epochs."""
-    steps: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1), INT64]
     """Steps in all."""
-    loss: float
+    loss: FiniteFloat
     """Mean training loss since the report before."""
-    images_per_second: Annotated[float, Field(ge=0)]
+    images_per_second: Annotated[FiniteFloat, Field(ge=0)]
     """Training throughput since the report before, in images a second."""
-    eta_seconds: Annotated[float, Field(ge=0)]
+    eta_seconds: Annotated[FiniteFloat, Field(ge=0)]
     """Estimated time to the end of training in seconds."""
     time: Timestamp
     """When the Job reported this."""
