@@ -9,6 +9,7 @@ from umim.api.base import HospitalReference
 from umim.api.round import FederationRoundSpec
 from umim.errors import ConfigError
 from umim_operator.conditions import Reason
+from umim_operator.consent import contradiction
 from umim_operator.state import Observed, RoundView
 
 
@@ -28,7 +29,11 @@ def rejection(view: RoundView, observed: Observed) -> Rejection | None:
         check_aggregation(view.spec.aggregation)
     except ConfigError as error:
         return Rejection(Reason.UNKNOWN_STRATEGY, str(error), final=True)
-    return _parent_rejection(view.spec, view, observed) or _participants_rejection(view.spec, observed)
+    return (
+        _resources_rejection(view.spec)
+        or _parent_rejection(view.spec, view, observed)
+        or _participants_rejection(view.spec, observed, view.namespace)
+    )
 
 
 def references(spec: FederationRoundSpec, observed: Observed, namespace: str) -> list[HospitalReference]:
@@ -42,6 +47,18 @@ def references(spec: FederationRoundSpec, observed: Observed, namespace: str) ->
             if view.spec is not None and namespace in view.spec.federations
         ]
     return sorted(found, key=lambda reference: reference.site)
+
+
+def _resources_rejection(spec: FederationRoundSpec) -> Rejection | None:
+    asked = {"resources": spec.resources}
+    if spec.pretraining is not None:
+        asked["pretraining.resources"] = spec.pretraining.resources
+    for field, resources in asked.items():
+        found = contradiction(resources)
+        if found is not None:
+            message = f"spec.{field}.{found}: a request must not exceed its limit."
+            return Rejection(Reason.INVALID_SPEC, message, final=True)
+    return None
 
 
 def _parent_rejection(spec: FederationRoundSpec, view: RoundView, observed: Observed) -> Rejection | None:
@@ -62,10 +79,10 @@ def _parent_rejection(spec: FederationRoundSpec, view: RoundView, observed: Obse
     return None
 
 
-def _participants_rejection(spec: FederationRoundSpec, observed: Observed) -> Rejection | None:
+def _participants_rejection(spec: FederationRoundSpec, observed: Observed, namespace: str) -> Rejection | None:
     if spec.participants.selector is None:
         return None
-    matching = sum(view.spec is not None for view in observed.hospitals.values())
+    matching = len(references(spec, observed, namespace))
     if matching >= spec.participants.quorum:
         return None
     labels = ", ".join(f"{key}={value}" for key, value in sorted(spec.participants.selector.match_labels.items()))

@@ -30,8 +30,11 @@ def advance(current: S, job: JobView | None, policy: RetryPolicy, now: datetime)
     """Return the next status of an attempt whose result is not committed.
 
     ``job`` is the Job of the newest attempt. Phases in and out: Pending (launch when possible), Running, Backoff,
-    Failed. Other phases are returned unchanged.
+    Failed. Other phases are returned unchanged. A Job that was to be stopped and still runs is taken back: there is
+    never a second one beside it.
     """
+    if current.phase == "Pending" and job is not None and job.outcome == "active" and job.attempt == current.attempt:
+        return _running(current.model_copy(update={"phase": "Running"}), job)
     if current.phase == "Backoff":
         due = current.retry_time is None or now >= current.retry_time
         return current.model_copy(update={"phase": "Pending", "retry_time": None}) if due else current
@@ -69,7 +72,7 @@ def launched(current: S, name: str) -> S:
 
 def _running(current: S, job: JobView) -> S:
     if job.message:
-        return current.model_copy(update={"reason": job.reason or str(Reason.JOB_PENDING), "message": job.message})
+        return current.model_copy(update={"reason": job.reason or str(Reason.JOB_PENDING), "message": cut(job.message)})
     return current.model_copy(update={"reason": str(Reason.JOB_RUNNING), "message": None})
 
 

@@ -6,6 +6,7 @@ import re
 from decimal import Decimal
 from typing import NamedTuple
 
+from umim.api.base import ResourceRequirements
 from umim.api.hospital import HospitalSpec
 from umim.api.round import FederationRoundSpec
 from umim_operator.conditions import Reason
@@ -42,8 +43,11 @@ def site_resources(spec: FederationRoundSpec) -> tuple[dict[str, str], dict[str,
 
 
 def with_default_resources(requests: dict[str, str], limits: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Fill in default requests and limits; a request never exceeds a limit that the user set."""
-    limits = {**DEFAULT_LIMITS, **limits}
+    """Fill in default requests and limits. A default never contradicts what the user set."""
+    raised = {
+        name: max(amount, requests.get(name, amount), key=parse_quantity) for name, amount in DEFAULT_LIMITS.items()
+    }
+    limits = {**raised, **limits}
     defaults = {
         name: min(amount, limits.get(name, amount), key=parse_quantity) for name, amount in DEFAULT_REQUESTS.items()
     }
@@ -82,6 +86,15 @@ def _refused_by(namespace: str, spec: FederationRoundSpec, hospital: HospitalSpe
             "spec.data.task is none.",
         )
     return _beyond_limits(spec, hospital)
+
+
+def contradiction(resources: ResourceRequirements) -> str | None:
+    """Return which request is larger than its limit, such as ``requests.cpu is 4, but limits.cpu is 2``, or None."""
+    for name, amount in sorted(resources.requests.items()):
+        limit = resources.limits.get(name, amount)
+        if parse_quantity(amount) > parse_quantity(limit):
+            return f"requests.{name} is {amount}, but limits.{name} is {limit}"
+    return None
 
 
 def _beyond_limits(spec: FederationRoundSpec, hospital: HospitalSpec) -> Refusal | None:

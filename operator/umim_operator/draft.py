@@ -26,6 +26,8 @@ from umim_operator.state import (
     Timing,
 )
 
+LONGEST_CONDITION_MESSAGE = 32768
+
 
 class Draft:
     """Collects what one call of the planner decides."""
@@ -65,8 +67,8 @@ class Draft:
 
     def condition(self, type_: ConditionType, value: bool, reason: Reason, message: str) -> None:
         """Set one condition of the next status."""
-        conditions = self.status.conditions
-        self.set(conditions=set_condition(conditions, type_, value, reason, message, self.view.generation, self.now))
+        conditions, text = self.status.conditions, attempts.cut(message, LONGEST_CONDITION_MESSAGE)
+        self.set(conditions=set_condition(conditions, type_, value, reason, text, self.view.generation, self.now))
 
     def wait(self, delay: timedelta) -> None:
         """Look again after the delay, or sooner if something else asks for it."""
@@ -81,6 +83,12 @@ class Draft:
         """Delete a Job and its Secret."""
         if job is not None:
             self._stops.append(JobReference(job.namespace, job.name))
+
+    def stop_all(self) -> None:
+        """Stop every Job of the round that runs."""
+        for job in self.observed.jobs:
+            if job.outcome == "active":
+                self.stop(job)
 
     def spend(self, job: JobView) -> None:
         """Delete the Secret of a Job that has ended."""
@@ -116,6 +124,8 @@ class Draft:
             self.spend(job)
         if current.retry_time is not None:
             self.wait_until(current.retry_time)
+        if current.phase == "Running":
+            self.wait(self.timing.progress_interval)  # no event tells that its Pod cannot start
         if current.phase != "Pending":
             return current
         name = job_name(role, self.view.name, self.view.uid, "", current.attempt + 1)
@@ -131,10 +141,24 @@ class Draft:
                 time_left=self.timing.server_job_limit,
             )
         )
+        self.wait(self.timing.progress_interval)
         return new
 
     def fail(self, reason: Reason, message: str) -> None:
-        """End the round without a model."""
+        """End the round without a model. What still runs is stopped."""
+        self.stop_all()
+        stopped = {
+            "phase": "Failed",
+            "reason": str(reason),
+            "message": "Stopped: the round failed.",
+            "retry_time": None,
+        }
+        self.set(
+            sites=[
+                site.model_copy(update=stopped) if site.phase in ("Running", "Backoff") else site
+                for site in self.status.sites
+            ]
+        )
         self.condition("Failed", True, reason, message)
         self.condition("Complete", False, reason, message)
         self.set(phase="Failed", reason=str(reason), completion_time=self.now)

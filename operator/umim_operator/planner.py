@@ -98,7 +98,17 @@ def _accept(draft: Draft) -> bool:
     for type_ in ("TrainingFinished", "QuorumReached", "Aggregated", "Complete"):
         draft.condition(type_, False, Reason.NOT_FINISHED, "The round has just been accepted.")
     draft.condition("Failed", False, Reason.NOT_FAILED, "Nothing has failed.")
-    return True
+    _take_parent(draft)
+    # Acceptance is on record before any Job runs: from then on the spec is immutable, and a deletion knows the sites.
+    draft.wait(timedelta(0))
+    return False
+
+
+def _take_parent(draft: Draft) -> None:
+    """Fix the parent by content: that GlobalModel may be deleted or replaced while the round is suspended."""
+    name, parent = draft.spec.model.parent.global_model, draft.observed.parent
+    if name is not None and parent is not None:
+        draft.set(parent=ModelReference(name=name, digest=parent.digest))
 
 
 def _suspend(draft: Draft) -> bool:
@@ -115,9 +125,7 @@ def _suspend(draft: Draft) -> bool:
         return False
     draft.condition("Suspended", True, Reason.SUSPENDED, "spec.suspend is true: no Job of the round runs.")
     draft.set(phase="Suspended", reason=str(Reason.SUSPENDED))
-    for job in draft.observed.jobs:
-        if job.outcome == "active":
-            draft.stop(job)
+    draft.stop_all()
     pause: dict[str, object] = {
         "phase": "Pending",
         "retry_time": None,
@@ -140,10 +148,6 @@ def _paused_site(draft: Draft, site: SiteStatus, pause: dict[str, object]) -> Si
 def _initialize(draft: Draft) -> bool:
     """Make sure that the parent model exists. Returns whether it does."""
     if draft.status.parent is not None:
-        return True
-    parent = draft.observed.parent
-    if parent is not None and draft.spec.model.parent.global_model is not None:
-        draft.set(parent=ModelReference(name=draft.spec.model.parent.global_model, digest=parent.digest))
         return True
     current = draft.status.initialization or JobStatus()
     result = draft.observed.results.get("init")
@@ -196,7 +200,12 @@ def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
         draft.stop(job)
     if refused is not None:
         return site.model_copy(
-            update={"phase": "Refused", "reason": str(refused.reason), "message": refused.message, "retry_time": None}
+            update={
+                "phase": "Refused",
+                "reason": str(refused.reason),
+                "message": attempts.cut(refused.message),
+                "retry_time": None,
+            }
         )
     if late:
         text = f"No update before the deadline of {draft.spec.deadline}."
@@ -263,9 +272,6 @@ def _judge_quorum(draft: Draft, late: bool) -> bool:
         why = f"at the deadline of {draft.spec.deadline}" if late else "and no more can come"
         message = f"{done} updates {why}, the quorum is {quorum}. {display.problems(sites)}".strip()
         draft.condition("QuorumReached", False, Reason.QUORUM_NOT_REACHED, message)
-        for job in draft.observed.jobs:
-            if job.outcome == "active":
-                draft.stop(job)
         draft.fail(Reason.QUORUM_NOT_REACHED, message)
         return False
     if done + active < quorum:
