@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import redis
 from pydantic import ValidationError
@@ -25,7 +25,7 @@ PUBLISH_INTERVAL_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS = 2.0
 LONGEST_BACKOFF_SECONDS = 60.0
 TIMEOUT_SECONDS = 1.0
-FIELD = "progress"
+FIELD = b"progress"
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -50,6 +50,17 @@ class ProgressPublisher:
         """Reports that Redis took."""
         self.dropped = 0
         """Reports that were lost because Redis did not answer or refused."""
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._redis is not None:
+            self._redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def publish(self, progress: Progress, *, last: bool = False) -> bool:
         """Append a report and return whether Redis took it.
@@ -105,6 +116,16 @@ class ProgressReader:
 
     def __init__(self, settings: RedisSettings) -> None:
         self._redis = _connect(settings)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def latest(self, uid: str, sites: Sequence[str]) -> ProgressSnapshot:
         """Return the newest report of every site, in one round trip of at most two seconds."""
@@ -171,12 +192,14 @@ def _username(uid: str, site: str, attempt: int) -> str:
 
 
 def _connect(settings: RedisSettings) -> redis.Redis:
-    """Return a client; it connects on first use. Nothing is retried inside: callers ask again by themselves."""
+    """Return a client; it connects on first use. Nothing is retried inside: callers ask again by themselves.
+
+    It returns bytes: text that a site made undecodable must not break the answer for the others.
+    """
     return redis.Redis.from_url(
         settings.url,
         username=settings.username,
         password=settings.password.get_secret_value() if settings.password else None,
-        decode_responses=True,
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         retry=None,
