@@ -129,9 +129,10 @@ class _LayerStream(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         while not self._rest:
-            self._rest = next(self._chunks, b"")
-            if not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
                 return 0
+            self._rest = chunk
             self._hash.update(self._rest)
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
