@@ -39,12 +39,14 @@ class Cluster:
         self._discovery: Any = client.DiscoveryV1Api(api)
 
     @classmethod
-    def connect(cls, context: str | None = None) -> Cluster:
-        """Read the kubeconfig ($KUBECONFIG or ~/.kube/config). Raises ConfigError when there is none that fits."""
+    def connect(cls, context: str | None = None, kubeconfig: str | None = None) -> Cluster:
+        """Read a kubeconfig; default: $KUBECONFIG or ~/.kube/config. Raises ConfigError when none fits."""
         try:
             settings = client.Configuration()
-            config.load_kube_config(context=context, client_configuration=settings)  # type: ignore[no-untyped-call]
-            contexts, active = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+            config.load_kube_config(  # type: ignore[no-untyped-call]
+                kubeconfig, context, client_configuration=settings
+            )
+            contexts, active = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
         except config.ConfigException as error:
             raise ConfigError(
                 f"no usable kubeconfig ({error}): set KUBECONFIG to a file that kubectl can use"
