@@ -28,7 +28,7 @@ def _layer(busybox: bytes) -> bytes:
             folder.type, folder.mode = tarfile.DIRTYPE, mode
             archive.addfile(folder)
         _add(archive, "bin/busybox", busybox, 0o755)
-        for applet in ("cat", "id", "nslookup", "sh", "sleep", "wget"):
+        for applet in ("cat", "id", "nslookup", "sh", "sleep"):
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(link)
