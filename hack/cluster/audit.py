@@ -1,6 +1,5 @@
 """What of the cluster is on this host, and its removal."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -9,12 +8,14 @@ from pathlib import Path
 
 from hack.cluster import host, proc
 from hack.cluster.progress import ClusterError
-from hack.cluster.settings import Paths
+from hack.cluster.settings import POD_BRIDGE, Paths
 
 POD_GRACE_S = 2.0
 DAEMON_GRACE_S = 5.0
 CONTAINER_LOG_LINKS = Path("/var/log/containers")
 """Where the kubelet puts links to container logs, whatever its configuration says."""
+CNI_RESULTS = Path("/var/lib/cni/results")
+"""Where the CNI library keeps what a plugin answered; fixed as well."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def audit(paths: Paths) -> Audit:
         links=tuple(host.links()),
         cgroups=tuple(map(str, host.cgroups())),
         rules=tuple(host.rules()),
-        files=tuple(str(path) for path in [*_log_links(paths), *_runtime_files(paths)]),
+        files=tuple(map(str, [*_log_links(paths), *_cni_results(), *_runtime_files(paths)])),
     )
 
 
@@ -55,6 +56,14 @@ def _log_links(paths: Paths) -> list[Path]:
         return []
     found = (path for path in CONTAINER_LOG_LINKS.iterdir() if path.is_symlink())
     return sorted(path for path in found if path.readlink().is_relative_to(paths.pod_logs))
+
+
+def _cni_results() -> list[Path]:
+    """Kept answers about the cluster's pods: those of its network, and the loopback's for the same pods."""
+    own = sorted(CNI_RESULTS.glob(f"{POD_BRIDGE}-*-eth0"))
+    pods = [path.name.removeprefix(f"{POD_BRIDGE}-").removesuffix("-eth0") for path in own]
+    loopback = [CNI_RESULTS / f"cni-loopback-{pod}-lo" for pod in pods]
+    return own + [path for path in loopback if path.exists()]
 
 
 def _runtime_files(paths: Paths) -> list[Path]:
@@ -84,7 +93,7 @@ def clean(paths: Paths) -> None:
     host.remove_cgroups()
     host.remove_rules()
     host.remove_tree(paths.run)
-    for path in [*sockets, *_log_links(paths)]:
+    for path in [*sockets, *_log_links(paths), *_cni_results()]:
         path.unlink(missing_ok=True)
     left = audit(paths)
     if not left.empty:
@@ -101,7 +110,7 @@ def _pods() -> list[proc.Process]:
 
 def disk_bytes(path: Path) -> int:
     """Disk space that a folder's files take, without what is mounted in it."""
-    total, device = 0, os.stat(path).st_dev if path.exists() else 0
+    total, device = 0, path.stat().st_dev if path.exists() else 0
     for folder, names, files in os.walk(path):
         names[:] = [name for name in names if not os.path.ismount(Path(folder) / name)]
         for name in files:
@@ -113,8 +122,3 @@ def disk_bytes(path: Path) -> int:
 def free_bytes(path: Path) -> int:
     """Free disk space where a folder lies."""
     return shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
-
-
-def as_json(found: Audit) -> str:
-    """The audit as JSON, for scripts."""
-    return json.dumps(asdict(found), indent=2)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from hack.cluster import audit, components, debian, gotools, host, images, kubectl, pause, pki, probe, proc
@@ -17,6 +18,8 @@ from hack.cluster.settings import Paths
 
 READY_S = 90.0
 """Longest a component may take until it is healthy; seconds are usual."""
+BUSY_S = 20.0
+"""How long a component that runs may be too busy to answer before `up` starts the cluster anew."""
 LOG_LINES = 15
 
 
@@ -74,7 +77,7 @@ def is_up(paths: Paths) -> bool:
     running = {p.component for p in proc.processes() if p.leads}
     if running != set(parts):
         return False
-    return all(proc.wait_until(lambda c=part: healthy(c, paths), 20) for part in parts.values())
+    return all(proc.wait_until(partial(healthy, part, paths), BUSY_S) for part in parts.values())
 
 
 def built_components(paths: Paths) -> dict[str, components.Component]:
@@ -130,6 +133,7 @@ class _Start:
             with self.progress.step("cleaning up what an earlier run left"):
                 audit.clean(paths)
         _check_state(paths)
+        _check_routes()
         for folder in (paths.state, paths.run, paths.logs, paths.config / "cni"):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         with self.progress.step("certificates, configuration and network"):
@@ -148,7 +152,7 @@ class _Start:
             self.started[part.name] = proc.spawn(part.name, part.command, log)
         for part in parts:
             with self.progress.step(f"{part.name} healthy"):
-                self._wait(part.name, lambda c=part: healthy(c, self.paths))
+                self._wait(part.name, partial(healthy, part, self.paths))
 
     def _wait(self, component: str, condition: Callable[[], bool]) -> None:
         process = self.started[component]
@@ -182,7 +186,7 @@ class _Start:
         with self.progress.step("node Ready"):
             self._wait("kubelet", node_ready)
         with self.progress.step(f"{s.GPU_COUNT} x {s.GPU_RESOURCE} on the node"):
-            client.run("label", "node", s.NODE_NAME, "--overwrite", *(f"{k}={v}" for k, v in kubectl.NODE_LABELS.items()))
+            client.label_node()
             self._wait("kubelet", gpus_set)
         with self.progress.step("CoreDNS answers"):
             self._wait("coredns", lambda: probe.dns_ok(s.DNS_IP, "kubernetes.default.svc.cluster.local"))
@@ -213,6 +217,16 @@ def _check_state(paths: Paths) -> None:
         raise ClusterError(
             f"{paths.state} was made for '{stamp.read_text().strip()}', this is '{_identity().strip()}'; "
             "'python3 -m hack.cluster down --purge' deletes it"
+        )
+
+
+def _check_routes() -> None:
+    """Raises ClusterError when the host already routes to an address range of the cluster."""
+    taken = host.overlapping(host.run(["ip", "-json", "route"]), (s.POD_CIDR, s.SERVICE_CIDR, f"{s.NODE_IP}/32"))
+    if taken:
+        raise ClusterError(
+            f"the host routes {taken[0]}, which overlaps the cluster's ranges {s.POD_CIDR}, {s.SERVICE_CIDR} and "
+            f"{s.NODE_IP}; take that route away or use a cluster of your own (CLUSTER=current)"
         )
 
 

@@ -99,6 +99,7 @@ def _controller_manager(paths: Paths) -> tuple[str, ...]:
     return _flags(
         **_client_flags(paths, "controller-manager"),
         cluster_cidr=s.POD_CIDR,
+        flex_volume_plugin_dir=paths.state / "kubelet/volume-plugins",
         cluster_signing_cert_file=paths.pki / "ca.crt",
         cluster_signing_key_file=paths.pki / "ca.key",
         root_ca_file=paths.pki / "ca.crt",

@@ -182,7 +182,7 @@ class _Build:
         return f"{self.packages} packages compiled, now {self.last}"
 
     def _go_build(self, go: Path, partial: Path) -> None:
-        command = [go, "build", "-v", *flags_of(self.module), "-o", f"{partial}/"]
+        command = [str(go), "build", "-v", *flags_of(self.module), "-o", f"{partial}/"]
         command += [self.module.tools[tool] for tool in self.tools]
         process = subprocess.Popen(
             command, cwd=self.module.path, env=golang.build_env(os.environ), stderr=subprocess.PIPE, text=True

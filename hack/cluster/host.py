@@ -1,6 +1,7 @@
 """Mounts, links, network namespaces, cgroups and iptables rules: what of them is the cluster's, and removal."""
 
 import contextlib
+import ipaddress
 import json
 import os
 import re
@@ -32,7 +33,8 @@ def parse_mountinfo(text: str, roots: Iterable[Path]) -> list[str]:
         point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split(" ")[4])
         if any(Path(point).is_relative_to(root) for root in roots):
             found.append(point)
-    return sorted(reversed(found), key=lambda point: -point.count("/"))
+    found.reverse()  # of two mounts on one point, the later one covers the other
+    return sorted(found, key=lambda point: -point.count("/"))
 
 
 def mounts(roots: Iterable[Path]) -> list[str]:
@@ -73,6 +75,18 @@ def parse_links(text: str) -> list[str]:
 def links() -> list[str]:
     """Names of the cluster's network links."""
     return parse_links(run(["ip", "-json", "link"])) if shutil.which("ip") else []
+
+
+def overlapping(text: str, ranges: Iterable[str]) -> list[str]:
+    """Routes of `ip -json route`, but the default and the cluster's own, that overlap one of the ranges."""
+    wanted = [ipaddress.ip_network(text) for text in ranges]
+    found = []
+    for route in json.loads(text or "[]"):
+        if route["dst"] != "default" and route.get("dev") not in (NODE_BRIDGE, POD_BRIDGE):
+            network = ipaddress.ip_network(route["dst"])
+            if any(network.overlaps(one) for one in wanted):
+                found.append(f"{network} on {route.get('dev', 'no device')}")
+    return found
 
 
 def remove_links() -> None:

@@ -22,7 +22,9 @@ def archive_images(archive: Path) -> dict[str, str]:
             member = tar.extractfile("index.json")
             index = json.load(member) if member else {}
     except (OSError, KeyError, tarfile.TarError, json.JSONDecodeError) as error:
-        raise ClusterError(f"{archive}: not an OCI archive ({error}); make it with 'buildah push … oci-archive:'") from error
+        raise ClusterError(
+            f"{archive}: not an OCI archive ({error}); make it with 'buildah push … oci-archive:'"
+        ) from error
     found = {}
     for manifest in index.get("manifests", []):
         notes = manifest.get("annotations", {})

@@ -37,23 +37,23 @@ class Kubectl:
     def apply(self, objects: Sequence[Mapping[str, Any]]) -> None:
         """Server-side apply."""
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
-        self.run(
-            "apply", "--server-side", "--force-conflicts", "--field-manager=umim-cluster", "-f", "-", stdin=text
-        )
+        self.run("apply", "--server-side", "--force-conflicts", "--field-manager=umim-cluster", "-f", "-", stdin=text)
 
     def node(self) -> dict[str, Any]:
         """The node object. Raises ClusterError while it is not registered."""
         found: dict[str, Any] = json.loads(self.run("get", "node", s.NODE_NAME, "-o", "json"))
         return found
 
+    def label_node(self) -> None:
+        """Label the node, for node selectors and for people."""
+        self.run("label", "node", s.NODE_NAME, "--overwrite", *(f"{k}={v}" for k, v in NODE_LABELS.items()))
+
     def set_gpus(self) -> None:
         """Advertise the GPUs as an extended resource in the node's status."""
         # The kubelet derives allocatable from capacity, but only every 10 s.
         count = {s.GPU_RESOURCE: str(s.GPU_COUNT)}
         patch = {"status": {"capacity": count, "allocatable": count}}
-        self.run(
-            "patch", "node", s.NODE_NAME, "--subresource=status", "--type=merge", "-p", json.dumps(patch)
-        )
+        self.run("patch", "node", s.NODE_NAME, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
 
 
 def ready_since_start(node: Mapping[str, Any], started: float) -> bool:

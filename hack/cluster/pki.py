@@ -24,11 +24,9 @@ def ensure(paths: Paths, tools: Mapping[str, Path]) -> None:
     config.write_text("\n---\n".join(json.dumps(document, indent=2) for document in documents))
     kubeadm = str(tools["kubeadm"])
     paths.kubeconfigs.mkdir(mode=0o700, exist_ok=True)
-    _run([kubeadm, "init", "phase", "certs", "all", "--config", str(config)])
-    _run(
-        [kubeadm, "init", "phase", "kubeconfig", "all", "--config", str(config)]
-        + ["--kubeconfig-dir", str(paths.kubeconfigs)]
-    )
+    phase = (kubeadm, "init", "phase")
+    _run([*phase, "certs", "all", "--config", str(config)])
+    _run([*phase, "kubeconfig", "all", "--config", str(config), "--kubeconfig-dir", str(paths.kubeconfigs)])
     for name, user in CLIENTS.items():
         target = paths.kubeconfigs / f"{name}.conf"
         if not target.exists():

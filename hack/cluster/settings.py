@@ -64,9 +64,7 @@ class Paths:
         for name, path in found.items():
             if not path.is_absolute() or path == Path("/"):
                 raise ValueError(f"{name}={path}: must be an absolute path of a folder, such as /var/lib/x")
-        return cls(
-            state=found["UMIM_CLUSTER_DIR"], run=Path("/run/umim-cluster"), cache=found["UMIM_CACHE"]
-        )
+        return cls(state=found["UMIM_CLUSTER_DIR"], run=Path("/run/umim-cluster"), cache=found["UMIM_CACHE"])
 
     @property
     def logs(self) -> Path:

@@ -1,6 +1,7 @@
 """The `status` table."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from hack.cluster import audit, cluster, gotools, images, kubectl, proc
 from hack.cluster import settings as s
@@ -21,11 +22,8 @@ def report(paths: Paths) -> tuple[str, bool]:
         return f"the embedded cluster is down; nothing of it is on this host\nstate  {paths.state}", False
     rows, fine = _components(paths)
     facts, node_fine = _facts(paths)
-    left = [
-        ("on this host", f"{len(found.processes)} processes, {len(found.mounts)} mounts, {len(found.links)} links, "
-         f"{len(found.cgroups)} cgroups, {len(found.rules)} iptables rules and chains"),
-    ]
-    return f"{table(rows)}\n\n{table([*facts, *left])}", fine and node_fine
+    counts = ", ".join(f"{len(items)} {kind}" for kind, items in asdict(found).items())
+    return f"{table(rows)}\n\n{table([*facts, ('on this host', counts)])}", fine and node_fine
 
 
 def _components(paths: Paths) -> tuple[list[list[str]], bool]:
@@ -35,11 +33,10 @@ def _components(paths: Paths) -> tuple[list[list[str]], bool]:
         process = running.get(name)
         good = process is not None and cluster.healthy(part, paths)
         fine = fine and good
-        rows.append(
-            [name, str(process.pid), clock(proc.uptime(process)), f"{process.rss / 2**20:.0f} MiB", "ok" if good else "failing"]
-            if process
-            else [name, "-", "-", "-", "not running"]
-        )
+        rows.append([name, "-", "-", "-", "not running"])
+        if process:
+            size, health = f"{process.rss / 2**20:.0f} MiB", "ok" if good else "failing"
+            rows[-1] = [name, str(process.pid), clock(proc.uptime(process)), size, health]
     return rows, fine
 
 
