@@ -1,0 +1,233 @@
+"""Traces and metrics reach a real OTLP/HTTP receiver, and a missing one is never in the way."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from umim import telemetry
+from umim.settings import TelemetrySettings
+
+UID = "5c6d"
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps what exporters send."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.traces: list[ExportTraceServiceRequest] = []
+        self.metrics: list[ExportMetricsServiceRequest] = []
+
+    @property
+    def settings(self) -> TelemetrySettings:
+        return TelemetrySettings(endpoint=f"http://127.0.0.1:{self.server_address[1]}")
+
+    @property
+    def spans(self) -> dict[str, Span]:
+        return {
+            span.name: span
+            for request in self.traces
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        }
+
+    @property
+    def services(self) -> set[str]:
+        return {
+            attribute.value.string_value
+            for request in self.traces
+            for resource in request.resource_spans
+            for attribute in resource.resource.attributes
+            if attribute.key == "service.name"
+        }
+
+    @property
+    def metric_names(self) -> set[str]:
+        return {
+            metric.name
+            for request in self.metrics
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        if self.path == "/v1/traces":
+            self.server.traces.append(ExportTraceServiceRequest.FromString(body))
+        elif self.path == "/v1/metrics":
+            self.server.metrics.append(ExportMetricsServiceRequest.FromString(body))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(30)
+
+
+def test_spans_and_metrics_reach_the_receiver(receiver: Receiver) -> None:
+    running = telemetry.start(receiver.settings, "umim-site", "1.2.3")
+    with running.span("train", {"umim.site": "a.x"}), running.span("epoch"):
+        running.metrics.training_loss.set(0.5, {"umim.site": "a.x"})
+        running.metrics.images_per_second.set(12.5)
+        running.metrics.count_store_bytes("in", 7)
+        running.metrics.reconcile_duration.record(0.1)
+        running.metrics.round_finished.add(1)
+        running.metrics.round_duration.record(2.5)
+    running.shutdown()
+    assert receiver.services == {"umim-site"}
+    assert set(receiver.spans) == {"train", "epoch"}
+    assert receiver.spans["epoch"].parent_span_id == receiver.spans["train"].span_id
+    assert receiver.metric_names >= {
+        "umim.training.loss",
+        "umim.site.images_per_second",
+        "umim.store.bytes",
+        "umim.reconcile.duration",
+        "umim.round.finished",
+        "umim.round.duration",
+    }
+
+
+def test_one_trace_spans_the_round_over_processes_and_restarts(receiver: Receiver) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    operator = telemetry.start(receiver.settings, "umim-operator", "1")
+    handed_over = telemetry.traceparent(telemetry.round_context(UID))
+    with operator.span("reconcile 1", parent=telemetry.round_context(UID)):
+        pass
+    operator.shutdown()
+
+    job = telemetry.start(receiver.settings.model_copy(update={"traceparent": handed_over}), "umim-site", "1")
+    with job.span("train"):
+        pass
+    job.shutdown()
+
+    restarted = telemetry.start(receiver.settings, "umim-operator", "1")
+    with restarted.span("reconcile 2", parent=telemetry.round_context(UID)):
+        pass
+    restarted.record_round(UID, "round", start, datetime(2026, 1, 1, 0, 1, tzinfo=UTC), {"umim.round": "stage-1"})
+    with restarted.span("unrelated"):
+        pass
+    restarted.shutdown()
+
+    spans = receiver.spans
+    trace_id = bytes.fromhex(telemetry.round_trace_id(UID))
+    root = spans["round"]
+    assert root.parent_span_id == b""
+    assert root.end_time_unix_nano - root.start_time_unix_nano == 60_000_000_000
+    for name in ("reconcile 1", "train", "reconcile 2"):
+        assert spans[name].trace_id == trace_id == root.trace_id
+        assert spans[name].parent_span_id == root.span_id
+        assert spans[name].span_id != root.span_id
+    assert spans["unrelated"].trace_id != trace_id
+
+
+def test_trace_ids_differ_between_rounds_and_stay_the_same() -> None:
+    assert telemetry.round_trace_id(UID) == telemetry.round_trace_id(UID)
+    assert telemetry.round_trace_id(UID) != telemetry.round_trace_id("other")
+    assert len(telemetry.round_trace_id(UID)) == 32
+
+
+def test_a_span_ends_with_the_error_that_ended_its_block(receiver: Receiver) -> None:
+    running = telemetry.start(receiver.settings, "umim-site", "1")
+    with pytest.raises(ValueError, match="broken"), running.span("train"):
+        raise ValueError("broken")
+    running.shutdown()
+    assert receiver.spans["train"].status.message == "ValueError: broken"
+
+
+def use(running: telemetry.Telemetry) -> None:
+    with running.span("work"):
+        running.metrics.training_loss.set(1.0)
+    running.shutdown()
+
+
+def test_without_an_endpoint_telemetry_does_nothing() -> None:
+    use(telemetry.start(TelemetrySettings(), "umim-site", "1"))
+
+
+def test_a_dead_receiver_fails_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    use(telemetry.start(TelemetrySettings(endpoint=f"http://127.0.0.1:{port}"), "umim-site", "1"))
+
+
+def test_a_receiver_that_never_answers_holds_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        use(
+            telemetry.start(TelemetrySettings(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}"), "umim-site", "1")
+        )
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "00-zz-zz-01", f"00-{'0' * 32}-{'0' * 16}-01"])
+def test_a_malformed_traceparent_is_ignored(text: str) -> None:
+    assert telemetry.context_from_traceparent(text) is None
+    running = telemetry.start(TelemetrySettings(traceparent=text or None), "umim-site", "1")
+    assert running.parent is None
+
+
+def test_there_is_no_traceparent_without_a_span() -> None:
+    assert telemetry.traceparent() is None
+
+
+def test_log_lines_are_json_with_the_trace_they_belong_to() -> None:
+    formatter = telemetry.JsonFormatter("umim-site")
+    record = logging.makeLogRecord({"name": "umim", "levelname": "INFO", "msg": "read %s\nfiles", "args": ("3",)})
+    plain = json.loads(formatter.format(record))
+    assert (plain["service"], plain["message"], plain["level"]) == ("umim-site", "read 3\nfiles", "INFO")
+    assert "trace_id" not in plain
+    span = trace.NonRecordingSpan(telemetry.round_span_context(UID))
+    with trace.use_span(span):
+        line = formatter.format(record)
+    assert "\n" not in line
+    assert json.loads(line)["trace_id"] == telemetry.round_trace_id(UID)
+
+
+def test_log_lines_carry_the_exception() -> None:
+    root = logging.getLogger()
+    handlers, level, stream = root.handlers[:], root.level, io.StringIO()
+    try:
+        telemetry.setup_logging("umim-site", stream)
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            logging.getLogger("umim.x").exception("failed")
+    finally:
+        for handler in root.handlers[:]:
+            root.removeHandler(handler)
+        for handler in handlers:
+            root.addHandler(handler)
+        root.setLevel(level)
+    line = json.loads(stream.getvalue())
+    assert line["message"] == "failed"
+    assert "ValueError: broken" in line["exception"]
