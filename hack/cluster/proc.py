@@ -119,7 +119,6 @@ def stop(victims: Callable[[], Iterable[Process]], grace_s: float) -> None:
     """
 
     def gone() -> bool:
-        _reap()
         return not list(victims())
 
     if grace_s:
@@ -140,12 +139,3 @@ def _signal(targets: Iterable[Process], number: int) -> None:
             os.kill(target.pid, number)
         except ProcessLookupError:
             continue
-
-
-def _reap() -> None:
-    """Collect children of our own that ended (an `up` that failed cleans up what it started)."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return
