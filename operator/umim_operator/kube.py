@@ -144,9 +144,9 @@ class Kube:
             auth_settings=["BearerToken"],
         )
         method, url, headers = request[:3]
-        text = None if body is None else json.dumps(body)
         try:
-            response = self._api.call_api(method, url, headers, text, _request_timeout=TIMEOUT_SECONDS)
+            # The client serialises the body itself, for every JSON and YAML content type.
+            response = self._api.call_api(method, url, headers, body, _request_timeout=TIMEOUT_SECONDS)
             data = response.read()
         except (urllib3.exceptions.HTTPError, client.ApiException) as error:
             raise ThrottledError(0, f"{method} {path}: the API server does not answer ({error})", 0.0) from error
