@@ -162,6 +162,7 @@ class Draft:
         self.condition("Failed", True, reason, message)
         self.condition("Complete", False, reason, message)
         self.set(phase="Failed", reason=str(reason), completion_time=self.now)
+        self._look_again = None
 
     def complete(self, model: ModelPublication) -> None:
         """End the round with its model."""

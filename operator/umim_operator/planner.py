@@ -238,6 +238,8 @@ def _committed(draft: Draft, site: SiteStatus) -> SiteStatus:
     job = draft.observed.job("site", site.name)
     if job is not None and job.outcome == "active" and job.attempt == site.attempt:
         return site  # the Job commits and then ends by itself
+    if isinstance(update, DamagedManifest) and site.phase != "Running":
+        return site  # it has been counted; it stays in the store until the round is deleted
     if job is not None:
         draft.spend(job)
     if isinstance(update, DamagedManifest):
