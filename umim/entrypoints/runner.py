@@ -22,7 +22,8 @@ def run_job(main: Callable[[Mapping[str, str]], None], service: str, env: Mappin
     """Run ``main(env)`` and return the exit code of the process.
 
     An error's message goes to the log and, as far as it may leave the hospital, to the file ``log``, from where
-    Kubernetes copies it into the Pod's status. Exit codes are those of ``umim.errors``, 70 for an error that nobody foresaw, 143 after SIGTERM.
+    Kubernetes copies it into the Pod's status. Exit codes are those of ``umim.errors``, 70 for an error that nobody
+    foresaw, 143 after SIGTERM.
     """
     setup_logging(service, sys.stderr)
     # The main process of a container ignores SIGTERM unless it has a handler.
