@@ -1,0 +1,278 @@
+"""The server's Jobs: the start model before the sites, aggregation after them, publication, the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.unit.operator import make
+from tests.unit.operator.make import SECOND, A, B, C
+from umim.api.artifacts import Exclusion
+from umim.api.jobs import AggregateJobConfig, InitJobConfig
+from umim.api.round import FederationRoundStatus
+from umim_operator.state import Observed, Plan
+
+
+def initializing() -> tuple[FederationRoundStatus, Observed]:
+    round_ = make.init_spec()
+    seen = make.observed(parent=None)
+    status = make.step(round_, make.accepted(round_, seen), seen).status
+    return status, replace(seen, jobs=(make.job("init"),))
+
+
+def init_step(status: FederationRoundStatus, seen: Observed, after: timedelta = timedelta(0)) -> Plan:
+    return make.step(make.init_spec(), status, seen, after)
+
+
+# initialization
+
+
+def test_a_round_without_parent_makes_its_start_model_first() -> None:
+    round_ = make.init_spec()
+    seen = make.observed(parent=None)
+    next_ = make.step(round_, make.accepted(round_, seen), seen)
+    assert make.launched(next_) == [("init", 1)]
+    (launch,) = next_.launches
+    assert launch.reference.namespace == make.FEDERATION
+    assert isinstance(launch.config, InitJobConfig)
+    assert launch.config.init == "random"
+    assert next_.status.phase == "Initializing"
+    assert next_.status.start_time is None
+
+
+def test_masked_pretraining_gets_its_own_settings_and_data() -> None:
+    model = {"architecture": "vit_tiny_patch16_224", "imageSize": 64, "parent": {"init": "mim"}}
+    round_ = make.spec(
+        model=model, pretraining={"dataset": {"claimName": "pool", "path": "x", "format": "npz"}, "epochs": 9}
+    )
+    seen = make.observed(parent=None)
+    config = make.step(round_, make.accepted(round_, seen), seen).launches[0].config
+    assert isinstance(config, InitJobConfig)
+    assert config.optimisation.epochs == 9
+    assert config.data is not None
+    assert config.data.path == "/data/x"
+
+
+def test_an_init_job_whose_pod_cannot_start_is_looked_at_again_and_says_why() -> None:
+    status, seen = initializing()
+    stuck = replace(seen, jobs=(make.job("init", reason="ImagePullBackOff", message="no such image"),))
+    next_ = init_step(status, stuck)
+    assert next_.status.initialization is not None
+    assert next_.status.initialization.message == "no such image"
+    assert next_.look_again == 5 * SECOND
+
+
+def test_an_init_job_launched_before_a_crash_is_adopted() -> None:
+    round_ = make.init_spec()
+    seen = make.observed(parent=None)
+    next_ = make.step(round_, make.accepted(round_, seen), replace(seen, jobs=(make.job("init"),)))
+    assert next_.launches == ()
+    assert next_.status.initialization is not None
+    assert (next_.status.initialization.phase, next_.status.initialization.attempt) == ("Running", 1)
+
+
+def test_a_start_model_is_published_and_the_sites_start_from_it() -> None:
+    status, seen = initializing()
+    seen = replace(seen, jobs=(make.job("init", outcome="succeeded"),), **make.result("init"))
+    next_ = init_step(status, seen)
+    (publication,) = next_.publications
+    assert publication.name == "base-" + make.MODEL[:8]
+    assert publication.spec.round.name == "stage-1"
+    assert next_.status.parent is not None
+    assert next_.status.parent.digest == make.MODEL
+    assert next_.status.initialization is not None
+    assert next_.status.initialization.phase == "Succeeded"
+    assert make.launched(next_) == [(A, 1), (B, 1), (C, 1)]
+    assert [item.name for item in next_.spent] == [make.job("init").name]
+
+
+def test_a_committed_start_model_counts_although_its_job_is_gone() -> None:
+    status, seen = initializing()
+    next_ = init_step(status, replace(seen, jobs=(), **make.result("init")))
+    assert next_.status.parent is not None
+
+
+def test_a_failed_init_job_is_tried_again_after_its_backoff() -> None:
+    status, seen = initializing()
+    seen = replace(seen, jobs=(make.job("init", outcome="failed", message="evicted"),))
+    first = init_step(status, seen)
+    assert first.status.initialization is not None
+    assert (first.status.initialization.phase, first.status.initialization.failures) == ("Backoff", 1)
+    assert first.look_again == 10 * SECOND
+    assert init_step(first.status, seen, 9 * SECOND).launches == ()
+    next_ = init_step(first.status, seen, 10 * SECOND)
+    assert make.launched(next_) == [("init", 2)]
+    assert next_.status.initialization is not None
+    assert next_.status.initialization.retry_time is None
+
+
+def test_a_permanent_failure_of_the_init_job_fails_the_round() -> None:
+    status, seen = initializing()
+    seen = replace(seen, jobs=(make.job("init", outcome="failed", message="no such encoder", exit_code=78),))
+    next_ = init_step(status, seen)
+    failed = make.condition(next_.status, "Failed")
+    assert failed.reason == "InitializationFailed"
+    assert failed.message == "The start model could not be made: no such encoder"
+    assert next_.launches == ()
+
+
+def test_an_init_job_without_retries_left_fails_the_round() -> None:
+    round_ = make.init_spec(retries=0)
+    status, seen = initializing()
+    next_ = make.step(round_, status, replace(seen, jobs=(make.job("init", outcome="succeeded"),)))
+    assert next_.status.reason == "InitializationFailed"
+
+
+# aggregation
+
+
+def test_the_aggregator_gets_all_committed_updates_sorted_by_site() -> None:
+    status, seen = make.training(make.spec(sites=(C, B, A)))
+    seen = replace(make.ended(seen, succeeded=(A, B, C)), updates=make.updates(C, A, B))
+    (launch,) = make.step(make.spec(sites=(C, B, A)), status, seen).launches
+    assert isinstance(launch.config, AggregateJobConfig)
+    assert [item.site for item in launch.config.updates] == [A, B, C]
+    assert launch.config.updates[0].digest == make.update_digest(A, 1)
+    assert launch.config.quorum == 2
+
+
+def test_the_result_of_the_aggregator_completes_the_round() -> None:
+    status, seen = make.trained(make.spec())
+    seen = replace(seen, jobs=(make.job("aggregate", outcome="succeeded"),), **make.result("aggregate"))
+    next_ = make.step(make.spec(), status, seen, 60 * SECOND)
+    assert next_.status.phase == "Complete"
+    assert make.condition(next_.status, "Complete").status == "True"
+    assert make.condition(next_.status, "Aggregated").status == "True"
+    assert next_.status.global_model is not None
+    assert (next_.status.global_model.name, next_.status.global_model.digest) == ("stage-1-bbbbbbbb", make.MODEL)
+    assert next_.status.completion_time == make.NOW + 60 * SECOND
+    (publication,) = next_.publications
+    assert publication.spec.object_key == f"models/sha256/{make.MODEL}/model.safetensors"
+
+
+def test_a_committed_result_counts_although_the_aggregator_is_gone() -> None:
+    status, seen = make.trained(make.spec())
+    next_ = make.step(make.spec(), status, replace(seen, jobs=(), **make.result("aggregate")))
+    assert next_.status.phase == "Complete"
+    assert next_.launches == ()
+
+
+def test_an_aggregator_launched_before_a_crash_is_adopted() -> None:
+    status, seen = make.trained(make.spec())
+    before = status.model_copy(update={"aggregation": None})
+    next_ = make.step(make.spec(), before, seen)
+    assert next_.launches == ()
+    assert next_.status.aggregation is not None
+    assert next_.status.aggregation.attempt == 1
+
+
+def test_a_failed_aggregator_is_tried_again_and_no_site_trains_again() -> None:
+    status, seen = make.trained(make.spec())
+    seen = replace(seen, jobs=(*seen.jobs[:-1], make.job("aggregate", outcome="failed", exit_code=137)))
+    status = make.step(make.spec(), status, seen).status
+    next_ = make.step(make.spec(), status, seen, 10 * SECOND)
+    assert make.launched(next_) == [("aggregate", 2)]
+
+
+def test_an_aggregator_without_retries_left_fails_the_round() -> None:
+    round_ = make.spec(retries=0)
+    status, seen = make.trained(round_)
+    seen = replace(seen, jobs=(make.job("aggregate", outcome="failed", message="out of memory"),))
+    next_ = make.step(round_, status, seen)
+    failed = make.condition(next_.status, "Failed")
+    assert failed.reason == "AggregationFailed"
+    assert failed.message.startswith("The updates could not be merged: out of memory")
+
+
+def test_excluded_updates_are_shown_with_their_reason() -> None:
+    status, seen = make.trained(make.spec())
+    excluded = [Exclusion(site=B, reason="NotFinite", message="tensor x holds NaN " + "x" * 2000)]
+    seen = replace(seen, jobs=(), **make.result("aggregate", exclusions=excluded))
+    next_ = make.step(make.spec(), status, seen)
+    site = make.site(next_.status, B)
+    assert (site.phase, site.reason) == ("Excluded", "NotFinite")
+    assert site.message is not None
+    assert len(site.message) == 1024
+    assert next_.status.phase == "Complete"
+    assert next_.status.sites_summary == "2/2/3"
+
+
+def test_a_result_without_a_model_fails_the_round_for_want_of_quorum() -> None:
+    status, seen = make.trained(make.spec())
+    excluded = [Exclusion(site=site, reason="WrongParent", message="x") for site in (A, B)]
+    text = "1 valid update, the quorum is 2"
+    seen = replace(seen, jobs=(), **make.result("aggregate", None, exclusions=excluded, message=text))
+    next_ = make.step(make.spec(), status, seen)
+    assert (next_.status.phase, next_.status.reason) == ("Failed", "QuorumNotReached")
+    assert make.condition(next_.status, "QuorumReached").status == "False"
+    assert make.condition(next_.status, "Failed").message == text
+    assert make.site(next_.status, A).phase == "Excluded"
+    assert next_.publications == ()
+
+
+# after the end
+
+
+def complete(**changes: Any) -> tuple[FederationRoundStatus, Observed]:
+    status, seen = make.trained(make.spec())
+    seen = replace(seen, jobs=(), **make.result("aggregate"))
+    return make.step(make.spec(**changes), status, seen).status, seen
+
+
+def test_nothing_is_done_for_a_finished_round() -> None:
+    status, seen = complete()
+    next_ = make.step(make.spec(), status, seen, timedelta(days=365))
+    assert next_ == Plan(status=status)
+
+
+@pytest.mark.parametrize("passed", [timedelta(0), timedelta(hours=23)])
+def test_a_finished_round_is_kept_until_its_time_to_live_is_over(passed: timedelta) -> None:
+    status, seen = complete()
+    next_ = make.step(make.spec(ttlAfterFinished="24h"), status, seen, passed)
+    assert not next_.delete_round
+    assert next_.look_again == timedelta(hours=24) - passed
+
+
+def test_a_finished_round_is_deleted_when_its_time_to_live_is_over() -> None:
+    status, seen = complete()
+    assert make.step(make.spec(ttlAfterFinished="24h"), status, seen, timedelta(hours=24)).delete_round
+
+
+def test_a_failed_round_is_deleted_after_its_time_to_live_too() -> None:
+    round_ = make.spec(retries=0, ttlAfterFinished="10s")
+    status, seen = make.training(round_)
+    status = make.step(round_, status, make.ended(seen, failed=(A, B, C))).status
+    assert make.step(round_, status, seen, 10 * SECOND).delete_round
+
+
+# events
+
+
+def test_events_tell_what_changed_and_only_once() -> None:
+    round_ = make.spec()
+    first = make.step(round_, None, make.observed())
+    assert [(event.type, event.reason) for event in first.events] == [("Normal", "Accepted")]
+    second = make.step(round_, first.status, make.observed())
+    assert [event.reason for event in second.events] == ["Launched"] * 3
+    seen = make.observed(jobs=tuple(make.job("site", site) for site in (A, B, C)))
+    assert make.step(round_, second.status, seen).events == ()
+
+
+def test_the_end_of_a_round_is_an_event() -> None:
+    status, seen = make.trained(make.spec())
+    seen = replace(seen, jobs=(), **make.result("aggregate"))
+    next_ = make.step(make.spec(), status, seen)
+    assert ("Normal", "Published", "GlobalModel stage-1-bbbbbbbb is published.") in [
+        (event.type, event.reason, event.message) for event in next_.events
+    ]
+
+
+def test_a_failure_is_a_warning() -> None:
+    status, seen = make.training(make.spec())
+    next_ = make.step(make.spec(), status, make.ended(seen, failed=(A,), message="no disk"))
+    assert [(event.type, event.reason, event.message) for event in next_.events] == [
+        ("Warning", "JobFailed", f"Site {A} is Backoff (attempt 1). no disk")
+    ]
