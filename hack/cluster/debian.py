@@ -1,9 +1,9 @@
 """Installs the Debian packages that are missing."""
 
 import os
+import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from hack.cluster.progress import ClusterError, Progress
 
@@ -18,7 +18,6 @@ CLUSTER_PACKAGES = (
     "mount",
     "runc",
 )
-POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def parse_installed(text: str) -> set[str]:
@@ -26,8 +25,13 @@ def parse_installed(text: str) -> set[str]:
     return {line.split()[0] for line in text.splitlines() if line.endswith(" installed")}
 
 
-def missing_packages(packages: Iterable[str]) -> list[str]:
-    """Which of the packages are not installed."""
+def missing_packages(packages: Sequence[str]) -> list[str]:
+    """Which of the packages are not installed. Raises ClusterError where there is no dpkg."""
+    if not shutil.which("dpkg-query"):
+        raise ClusterError(
+            f"this is no Debian (no dpkg-query), so {', '.join(packages)} cannot be installed; "
+            "use a cluster of your own (CLUSTER=current)"
+        )
     run = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *packages],
         capture_output=True,
