@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hack.cluster import host, proc
+from hack.cluster import host, probe, proc
 from hack.cluster.progress import ClusterError
 from hack.cluster.settings import POD_BRIDGE, Paths
 
@@ -16,6 +16,8 @@ CONTAINER_LOG_LINKS = Path("/var/log/containers")
 """Where the kubelet puts links to container logs, whatever its configuration says."""
 CNI_RESULTS = Path("/var/lib/cni/results")
 """Where the CNI library keeps what a plugin answered; fixed as well."""
+KUBELET_SOCKET = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
+"""The kubelet's socket for device plugins; fixed as well."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def clean(paths: Paths) -> None:
     host.remove_tree(paths.run)
     for path in [*sockets, *_log_links(paths), *_cni_results()]:
         path.unlink(missing_ok=True)
+    if not probe.socket_ok(KUBELET_SOCKET):  # a kubelet of the user's own would answer
+        KUBELET_SOCKET.unlink(missing_ok=True)
     left = audit(paths)
     if not left.empty:
         raise ClusterError(f"could not remove all of the cluster; remove these by hand and retry:\n{left.text()}")
