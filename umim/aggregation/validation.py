@@ -62,8 +62,6 @@ def _manifest(store: ObjectStore, round_uid: str, reference: UpdateReference) ->
         manifest = read_update_manifest(store, round_uid, reference.site, reference.attempt)
     except ManifestError as error:
         reason: ExclusionReason = "NoSamples" if error.field == "samples" else "ManifestInvalid"
-        if error.field.startswith("metrics."):
-            reason = "NotFinite"
         raise ExcludedError(reason, str(error)) from error
     if manifest is None:
         raise ExcludedError("ManifestInvalid", f"attempt {reference.attempt} has no manifest")
