@@ -191,6 +191,8 @@ def kube_proxy_config(paths: Paths) -> dict[str, object]:
         "clientConnection": {"kubeconfig": str(paths.kubeconfigs / "kube-proxy.conf")},
         "healthzBindAddress": f"{s.NODE_IP}:10256",
         "metricsBindAddress": f"{s.NODE_IP}:10249",
+        # NodePorts on the node's address only; the host's other addresses are not ours.
+        "nodePortAddresses": ["primary"],
         # 0 leaves the kernel's connection tracking limits as the host has them.
         "conntrack": {
             "maxPerCore": 0,

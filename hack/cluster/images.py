@@ -23,7 +23,7 @@ def archive_images(archive: Path) -> dict[str, str]:
             index = json.load(member) if member else {}
     except (OSError, KeyError, tarfile.TarError, json.JSONDecodeError) as error:
         raise ClusterError(
-            f"{archive}: not an OCI archive ({error}); make it with 'buildah push … oci-archive:'"
+            f"{archive}: not an OCI archive ({str(error).splitlines()[0]}); make it with 'buildah push … oci-archive:'"
         ) from error
     found = {}
     for manifest in index.get("manifests", []):

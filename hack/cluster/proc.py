@@ -12,6 +12,8 @@ from hack.cluster.settings import CGROUP, MARKER
 
 PROC = Path("/proc")
 POLL_S = 0.05
+LOG_BYTES = 32 * 2**20
+"""A log longer than this becomes `<name>.1` at the next start."""
 SBIN = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -87,6 +89,8 @@ def spawn(component: str, command: Sequence[str], log: Path) -> "subprocess.Pope
     or a terminal starts the same cluster.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
     env = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
     env |= {MARKER: component, "PATH": SBIN, "HOME": "/root", "LANG": "C.UTF-8"}
     with log.open("ab") as output:
