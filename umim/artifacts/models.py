@@ -96,8 +96,7 @@ def publish_update(
     committed = read_update_manifest(store, round_uid, site, attempt)
     if committed is None:
         _upload(store, path, manifest.file)
-        if store.put(contract.update_manifest_key(round_uid, site, attempt), manifest_bytes(manifest), if_absent=True):
-            return manifest
+        store.put(contract.update_manifest_key(round_uid, site, attempt), manifest_bytes(manifest), if_absent=True)
         committed = read_update_manifest(store, round_uid, site, attempt)
     if committed is None or committed.file.digest != digest:
         raise ArtifactError(f"site {site} has committed another update in attempt {attempt} of round {round_uid}")
