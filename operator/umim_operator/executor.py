@@ -280,6 +280,8 @@ class Executor:
             )
 
     def _emit(self, view: RoundView, event: Event) -> None:
+        level = logging.WARNING if event.type == "Warning" else logging.INFO
+        _log.log(level, "%s/%s: %s: %s", view.namespace, view.name, event.reason, event.message)
         now = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
         subject = {"apiVersion": "umim.dev/v1alpha1", "kind": "FederationRound", "uid": view.uid}
         body = {

@@ -18,11 +18,15 @@ from umim_operator.executor import Executor
 from umim_operator.kube import Kube, load_client
 
 SERVICE = "umim-operator"
+CHATTY_LOGGERS = ("kopf.objects", "kopf.activities.probe", "aiohttp.access")
+"""They say at INFO that a handler or a probe was called, once an event."""
 
 
 def start_telemetry(env: Mapping[str, str], stream: TextIO) -> Telemetry:
     """Start logs, traces and metrics."""
     setup_logging(SERVICE, stream, logging.INFO)
+    for chatty in CHATTY_LOGGERS:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     return start(TelemetrySettings.from_env(env), SERVICE, umim.__version__)
 
 
