@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from umim.errors import ConfigError
 
-MODULES = ("vision_transformer", "swin_transformer", "swin_transformer_v2")
-"""timm modules whose models are allowed: Vision Transformers (with DeiT-III, AugReg, ...), Swin and Swin V2."""
+MODULES = ("vision_transformer", "deit", "swin_transformer", "swin_transformer_v2")
+"""timm modules whose models are allowed: Vision Transformers, DeiT, Swin and Swin V2."""
 _TYPES = (VisionTransformer, SwinTransformer, SwinTransformerV2)
 
 
@@ -98,7 +98,7 @@ def create_encoder(architecture: str, image_size: int, seed: int) -> Encoder:
 def check_architecture(architecture: str) -> None:
     """Raise ConfigError with similar names unless timm knows the architecture and its family is allowed."""
     allowed = _architectures()
-    if architecture.split(".", maxsplit=1)[0] in allowed:
+    if architecture in allowed:
         return
     similar = difflib.get_close_matches(architecture, sorted(allowed), n=3, cutoff=0.5)
     hint = f"; similar names: {', '.join(similar)}" if similar else ""
@@ -107,8 +107,12 @@ def check_architecture(architecture: str) -> None:
 
 @cache
 def _architectures() -> frozenset[str]:
-    return frozenset(name for module in MODULES for name in timm.list_models(module=module))
+    """Return the names, plain and with the tags of pretrained weights (which are not loaded)."""
+    names = {name for module in MODULES for name in timm.list_models(module=module)}
+    return frozenset(names | {tagged for tagged in timm.list_pretrained() if tagged.split(".", maxsplit=1)[0] in names})
 
 
 def _allowed() -> str:
-    return "allowed are timm names of Vision Transformers (vit_*, deit3_*), Swin (swin_*) and Swin V2 (swinv2_*)"
+    return (
+        "allowed are timm names of Vision Transformers (vit_*, deit_*, deit3_*), Swin (swin_*) and Swin V2 (swinv2_*)"
+    )
