@@ -54,7 +54,7 @@ class StoreSettings(Settings):
         """Read UMIM_S3_*. Raises ConfigError naming the variable that is missing or has another form."""
         token = env.get(contract.ENV_S3_SESSION_TOKEN)
         return cls(
-            endpoint=http_url(env, contract.ENV_S3_ENDPOINT),
+            endpoint=_s3_endpoint(env),
             bucket=require(env, contract.ENV_S3_BUCKET),
             region=env.get(contract.ENV_S3_REGION) or DEFAULT_REGION,
             credentials=S3Credentials(
@@ -156,6 +156,13 @@ def http_url(env: Mapping[str, str], name: str) -> str:
     if not _is_url(value, ("http", "https")):
         shown = "(hidden, it holds credentials)" if "@" in value else repr(value)
         raise ConfigError(f"{name}={shown} must be a URL of the form http(s)://host[:port], without credentials")
+    return value
+
+
+def _s3_endpoint(env: Mapping[str, str]) -> str:
+    value = http_url(env, contract.ENV_S3_ENDPOINT)
+    if urlsplit(value).path:
+        raise ConfigError(f"{contract.ENV_S3_ENDPOINT}={value!r} must have no path: the S3 API is at the root")
     return value
 
 

@@ -63,6 +63,11 @@ def test_a_malformed_endpoint_is_named_with_its_value(url: str) -> None:
         StoreSettings.from_env({**STORE, "UMIM_S3_ENDPOINT": url})
 
 
+def test_an_endpoint_with_a_path_is_refused() -> None:
+    with pytest.raises(ConfigError, match="UMIM_S3_ENDPOINT='http://store/minio' must have no path"):
+        StoreSettings.from_env({**STORE, "UMIM_S3_ENDPOINT": "http://store/minio"})
+
+
 def test_credentials_in_an_endpoint_are_refused_and_not_repeated() -> None:
     with pytest.raises(ConfigError, match="UMIM_S3_ENDPOINT") as caught:
         StoreSettings.from_env({**STORE, "UMIM_S3_ENDPOINT": "http://user:hidden@store"})
