@@ -1,0 +1,235 @@
+"""The manifests of Jobs and Secrets: safe, valid, and exactly as the golden files say."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.operator import make
+from tests.unit.operator.make import A
+from umim import contract
+from umim.api.round import FederationRoundSpec
+from umim.contract import Role
+from umim_operator import builders
+from umim_operator.config import JobDefaults
+from umim_operator.consent import with_default_resources
+from umim_operator.launches import publication
+from umim_operator.state import JobReference, Launch
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "operator"
+REWRITE = "PYTHONPATH=.:operator python -m tests.unit.operator.test_builders"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+DEFAULTS = JobDefaults(
+    trainer_image="umim/trainer:1",
+    aggregator_image="umim/aggregator:1",
+    pull_policy="IfNotPresent",
+    server_service_account="umim-server",
+    environment={"UMIM_S3_ENDPOINT": "http://minio:9000", "UMIM_S3_BUCKET": "umim"},
+)
+ROLES: tuple[Role, ...] = ("init", "site", "aggregate")
+LABEL_VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
+
+
+def mim_spec() -> FederationRoundSpec:
+    model = {"architecture": "vit_tiny_patch16_224", "imageSize": 64, "parent": {"init": "mim"}}
+    dataset = {"claimName": "pool", "path": "images", "format": "imagefolder", "task": "none"}
+    return make.spec(model=model, pretraining={"dataset": dataset, "resources": {"limits": {"memory": "8Gi"}}})
+
+
+def launch(role: Role, **spec: Any) -> tuple[FederationRoundSpec, Launch]:
+    """The launch that the planner asks for."""
+    if role == "init":
+        round_ = mim_spec()
+        seen = make.observed(parent=None)
+        (found,) = make.step(round_, make.accepted(round_, seen), seen).launches
+        return round_, found
+    round_ = make.spec(**spec)
+    status, seen = make.training(round_)
+    if role == "site":
+        return round_, make.step(round_, make.accepted(round_), make.observed()).launches[0]
+    seen = make.ended(seen, succeeded=[site.name for site in status.sites])
+    delivered = make.updates(*(site.name for site in status.sites))
+    (found,) = make.step(round_, status, make.observed(jobs=seen.jobs, updates=delivered)).launches
+    return round_, found
+
+
+def job(role: Role, **spec: Any) -> dict[str, Any]:
+    round_, found = launch(role, **spec)
+    return builders.job(make.view(round_), found, DEFAULTS, TRACEPARENT)
+
+
+def pod(role: Role, **spec: Any) -> dict[str, Any]:
+    found: dict[str, Any] = job(role, **spec)["spec"]["template"]["spec"]
+    return found
+
+
+def container(role: Role, **spec: Any) -> dict[str, Any]:
+    (found,) = pod(role, **spec)["containers"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_job_is_exactly_the_golden_one(role: Role) -> None:
+    text = (GOLDEN / f"{role}-job.yaml").read_text()
+    assert yaml.safe_load(text) == job(role), f"review the change, then run {REWRITE}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_pods_meet_the_restricted_pod_security_standard(role: Role) -> None:
+    found = pod(role)
+    security = found["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] > 0
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    inner = container(role)["securityContext"]
+    assert inner["allowPrivilegeEscalation"] is False
+    assert inner["capabilities"] == {"drop": ["ALL"]}
+    assert inner["readOnlyRootFilesystem"] is True
+    assert "privileged" not in inner
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        assert field not in found
+    assert {kind for volume in found["volumes"] for kind in volume if kind != "name"} <= {
+        "emptyDir",
+        "persistentVolumeClaim",
+    }
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_pods_get_no_token_of_the_api_server(role: Role) -> None:
+    found = pod(role)
+    assert found["automountServiceAccountToken"] is False
+    assert found["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_job_runs_one_pod_once_because_the_planner_counts_attempts(role: Role) -> None:
+    found = job(role)["spec"]
+    assert (found["backoffLimit"], found["completions"], found["parallelism"]) == (0, 1, 1)
+    assert found["template"]["spec"]["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_credentials_reach_the_container_only_through_the_secret(role: Role) -> None:
+    round_, found = launch(role)
+    inner = container(role)
+    assert inner["envFrom"] == [{"secretRef": {"name": found.reference.name}}]
+    names = {item["name"] for item in inner["env"]}
+    assert not {name for name in names if "KEY" in name or "TOKEN" in name or "PASSWORD" in name}
+    credentials = {"UMIM_S3_SECRET_KEY": "s3cret"}
+    secret = builders.secret(make.view(round_), found, credentials)
+    assert secret["stringData"] == credentials
+    assert secret["metadata"]["namespace"] == found.reference.namespace
+    assert secret["metadata"]["labels"] == builders.labels(make.view(round_), found)
+    assert "s3cret" not in str(job(role))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_logs_of_a_job_never_become_its_message(role: Role) -> None:
+    assert container(role)["terminationMessagePolicy"] == "File"
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["r", "stage-1", "a.b.c", "x" * 200, "x" * 51 + "." * 1 + "y" * 100])
+def test_names_and_labels_are_valid_for_rounds_with_long_names(role: Role, name: str) -> None:
+    site = "n" * 63 + "." + "h" * 63 if role == "site" else ""
+    view = make.view(make.spec(), name=name)
+    found = Launch(
+        reference=JobReference("ns", contract.job_name(role, name, make.UID, site, 12)),
+        role=role,
+        site=site,
+        attempt=12,
+        config=launch(role)[1].config,
+        hospital=make.hospital_spec() if role == "site" else None,
+        time_left=timedelta(seconds=1),
+    )
+    body = builders.job(view, found, DEFAULTS, None)
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", body["metadata"]["name"])
+    for value in body["metadata"]["labels"].values():
+        assert LABEL_VALUE.match(value), value
+    if site:
+        assert body["metadata"]["annotations"] == {"umim.dev/site": site}
+
+
+def test_a_site_pod_mounts_the_images_read_only_and_keeps_its_checkpoints() -> None:
+    found = pod("site")
+    assert found["serviceAccountName"] == "umim-site"
+    volumes = {volume["name"]: volume for volume in found["volumes"]}
+    assert volumes["data"]["persistentVolumeClaim"] == {"claimName": "images", "readOnly": True}
+    assert volumes["work"]["persistentVolumeClaim"] == {"claimName": "work"}
+    mounts = {mount["name"]: mount for mount in container("site")["volumeMounts"]}
+    assert mounts["data"] == {"name": "data", "mountPath": "/data", "readOnly": True}
+    assert mounts["work"]["mountPath"] == "/work"
+
+
+def test_server_pods_use_the_servers_account_and_images() -> None:
+    assert pod("aggregate")["serviceAccountName"] == "umim-server"
+    assert container("aggregate")["image"] == "umim/aggregator:1"
+    assert container("init")["image"] == "umim/trainer:1"
+    assert [volume["name"] for volume in pod("aggregate")["volumes"]] == ["tmp", "work"]
+
+
+def test_a_job_ends_by_itself_shortly_after_the_deadline() -> None:
+    assert job("site", deadline="60s")["spec"]["activeDeadlineSeconds"] == 90
+
+
+def test_the_trace_of_the_round_is_handed_to_the_job_when_there_is_one() -> None:
+    round_, found = launch("site")
+    with_, without = (builders.job(make.view(round_), found, DEFAULTS, item) for item in (TRACEPARENT, None))
+    environments = [
+        {item["name"]: item["value"] for item in body["spec"]["template"]["spec"]["containers"][0]["env"]}
+        for body in (with_, without)
+    ]
+    assert environments[0]["TRACEPARENT"] == TRACEPARENT
+    assert "TRACEPARENT" not in environments[1]
+
+
+@pytest.mark.parametrize(
+    ("requests", "limits", "expected"),
+    [
+        ({}, {}, ({"cpu": "1", "memory": "2Gi"}, {"memory": "4Gi"})),
+        ({}, {"memory": "1Gi"}, ({"cpu": "1", "memory": "1Gi"}, {"memory": "1Gi"})),
+        ({}, {"cpu": "500m"}, ({"cpu": "500m", "memory": "2Gi"}, {"cpu": "500m", "memory": "4Gi"})),
+        ({"memory": "8Gi"}, {}, ({"cpu": "1", "memory": "8Gi"}, {"memory": "8Gi"})),
+        (
+            {"cpu": "2"},
+            {"nvidia.com/gpu": "1"},
+            ({"cpu": "2", "memory": "2Gi"}, {"memory": "4Gi", "nvidia.com/gpu": "1"}),
+        ),
+    ],
+)
+def test_default_resources_never_contradict_what_the_user_set(
+    requests: dict[str, str], limits: dict[str, str], expected: tuple[dict[str, str], dict[str, str]]
+) -> None:
+    assert with_default_resources(requests, limits) == expected
+
+
+def test_pretraining_has_resources_of_its_own() -> None:
+    assert container("init")["resources"]["limits"] == {"memory": "8Gi"}
+    assert container("site", resources={"limits": {"nvidia.com/gpu": "1"}})["resources"]["limits"] == {
+        "memory": "4Gi",
+        "nvidia.com/gpu": "1",
+    }
+
+
+def test_a_global_model_is_written_with_its_lineage() -> None:
+    model = publication(make.view(make.spec()), make.manifest(), base=False)
+    body = builders.global_model(make.FEDERATION, model)
+    assert body["metadata"]["name"] == "stage-1-bbbbbbbb"
+    assert body["spec"]["round"] == {"name": "stage-1", "uid": make.UID}
+    assert body["spec"]["created"] == "2026-03-01T12:00:00Z"
+
+
+def test_the_sites_name_is_kept_whole_beside_its_label() -> None:
+    assert job("site")["metadata"]["annotations"] == {"umim.dev/site": A}
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    for role_ in ROLES:
+        (GOLDEN / f"{role_}-job.yaml").write_text(yaml.safe_dump(job(role_), sort_keys=False, width=110))
