@@ -56,8 +56,8 @@ def running(command: list[str], log: Path, env: dict[str, str] | None = None) ->
 
 
 @contextmanager
-def minio(binary: Path, folder: Path, port: int) -> Iterator[StoreSettings]:
-    """Run MinIO on a port until its cluster health says ready."""
+def minio(binary: Path, folder: Path, port: int, certificates: Path | None = None) -> Iterator[StoreSettings]:
+    """Run MinIO on a port, once its health says ready; with TLS where there is a folder of certificates."""
     env = {
         **os.environ,
         "MINIO_ROOT_USER": ADMIN.access_key,
@@ -66,11 +66,14 @@ def minio(binary: Path, folder: Path, port: int) -> Iterator[StoreSettings]:
     }
     log = folder / "minio.log"
     command = [str(binary), "server", "--address", f"127.0.0.1:{port}", str(folder / "data")]
-    endpoint = f"http://127.0.0.1:{port}"
+    if certificates is not None:
+        command[2:2] = ["--certs-dir", str(certificates)]
+    endpoint = f"{'https' if certificates else 'http'}://127.0.0.1:{port}"
 
     def healthy(process: subprocess.Popen[bytes]) -> None:
         assert process.poll() is None, f"minio ended: {log.read_text()}"
-        with urllib3.PoolManager(retries=False, timeout=5) as pool:
+        trusted = str(certificates / "public.crt") if certificates else None
+        with urllib3.PoolManager(retries=False, timeout=5, ca_certs=trusted) as pool:
             assert pool.request("GET", f"{endpoint}/minio/health/cluster").status == 200
 
     with running(command, log, env) as process:

@@ -285,6 +285,8 @@ def translate(error: Exception, what: str) -> UmimError:
         return _by_code("", error.status_code, what)
     if isinstance(error, InvalidResponseError):
         return StoreError(f"{what} failed: the endpoint does not answer as an S3 server does ({error})")
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return StoreError(f"{what} failed: the store's certificate is not trusted; name its CA's file in SSL_CERT_FILE")
     return PassingStoreError(f"{what} failed: the store does not answer ({error})")
 
 
