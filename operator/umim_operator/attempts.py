@@ -6,10 +6,11 @@ status. A new attempt continues from the checkpoint of the one before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeVar
 
-from umim.api.round import JobStatus, SiteStatus
+from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
 from umim.errors import PERMANENT_EXIT_CODES
 from umim_operator.conditions import Reason
 from umim_operator.state import JobView, RetryPolicy
@@ -68,6 +69,36 @@ def launched(current: S, name: str) -> S:
             "retry_time": None,
         }
     )
+
+
+def not_launched(current: S, message: str, policy: RetryPolicy, now: datetime) -> S:
+    """Take back a launch that the API server refused. It costs no retry: nothing of the Job is at fault."""
+    return current.model_copy(
+        update={
+            "attempt": current.attempt - 1,
+            "job": None,
+            "phase": "Backoff",
+            "reason": str(Reason.LAUNCH_REFUSED),
+            "message": cut(f"The Job cannot be created. {message}"),
+            "retry_time": now + policy.refused_wait,
+        }
+    )
+
+
+def without_refused(
+    status: FederationRoundStatus, refused: Mapping[str, str], policy: RetryPolicy, now: datetime
+) -> FederationRoundStatus:
+    """Return the status with the launches taken back that the API server refused, by Job name and its message."""
+
+    def settle(current: S) -> S:
+        message = refused.get(current.job or "")
+        return current if message is None else not_launched(current, message, policy, now)
+
+    update: dict[str, object] = {"sites": [settle(site) for site in status.sites]}
+    for name in ("initialization", "aggregation"):
+        job: JobStatus | None = getattr(status, name)
+        update[name] = None if job is None else settle(job)
+    return status.model_copy(update=update)
 
 
 def _running(current: S, job: JobView) -> S:

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     TASK_NOT_SUITABLE = "TaskNotSuitable"
     RESOURCES_EXCEEDED = "ResourcesExceeded"
     LAUNCHED = "Launched"
+    LAUNCH_REFUSED = "LaunchRefused"
     JOB_PENDING = "JobPending"
     JOB_RUNNING = "JobRunning"
     JOB_FAILED = "JobFailed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -14,16 +14,16 @@ from umim.api.artifacts import JobResult, ModelManifest, UpdateManifest
 from umim.api.base import ApiModel
 from umim.api.globalmodel import GlobalModelSpec
 from umim.api.hospital import HospitalStatus
-from umim.api.round import Progress, SiteStatus
+from umim.api.round import FederationRoundStatus, Progress, SiteStatus
 from umim.artifacts.store import ObjectStore
 from umim.errors import ArtifactError
 from umim.progress import ProgressReader
 from umim.settings import first_problem
 from umim.telemetry import Telemetry, round_context, round_trace_id, traceparent
-from umim_operator import attempts, builders, ledger, observe
+from umim_operator import attempts, builders, launches, ledger, observe
 from umim_operator.config import JobDefaults
 from umim_operator.credentials import Mint
-from umim_operator.kube import ConflictError, ForbiddenError, Kube, MissingError
+from umim_operator.kube import ConflictError, ForbiddenError, Kube, KubeError, MissingError
 from umim_operator.planner import SETTLED, plan
 from umim_operator.state import (
     DamagedManifest,
@@ -36,12 +36,16 @@ from umim_operator.state import (
     ModelPublication,
     Observed,
     Plan,
+    RetryPolicy,
     RoundView,
 )
 
 Object = dict[str, Any]
 M = TypeVar("M", bound=ApiModel)
 _log = logging.getLogger(__name__)
+
+REFUSALS = frozenset({403, 404, 422})
+"""HTTP statuses with which the API server refuses to create a Job for a reason that people must mend."""
 
 
 class Executor:
@@ -80,14 +84,14 @@ class Executor:
         with self._telemetry.span("umim.reconcile", {"umim.round": f"{namespace}/{name}"}, round_context(view.uid)):
             observed = self._observe(view)
             next_ = plan(view, observed, self._clock())
-            self._apply(view, body, observed, next_)
-        return next_.look_again
+            refused = self._apply(view, body, observed, next_)
+        return RetryPolicy(0).refused_wait if refused else next_.look_again
 
     def clean(self, namespace: str, name: str) -> bool:
         """Remove everything of a deleted round but its GlobalModel. Returns whether nothing is left."""
         view = observe.round_view(self._kube.get("FederationRound", namespace, name))
         places = sorted({namespace, *(site.namespace for site in view.status.sites)})
-        left = sum(self._clean_namespace(place, view.uid) for place in places)
+        left = sum(self._clean_namespace(place, view) for place in places)
         if left:
             return False
         self._store.delete_prefix(contract.round_prefix(view.uid))
@@ -97,11 +101,12 @@ class Executor:
             self._progress.delete_streams(view.uid)
         return True
 
-    def _clean_namespace(self, namespace: str, uid: str) -> int:
+    def _clean_namespace(self, namespace: str, view: RoundView) -> int:
         """Delete the round's objects there. Returns how many Jobs are not gone yet."""
-        marks = {contract.LABEL_ROUND_UID: uid}
+        marks = {contract.LABEL_ROUND_UID: view.uid}
         try:
-            self._kube.delete_all("Secret", namespace, marks)
+            for name in launches.secret_names(view, namespace):
+                self._kube.delete("Secret", namespace, name)
             self._kube.delete_all("Job", namespace, marks)
         except (ForbiddenError, MissingError) as error:
             # The hospital took the operator's rights or its namespace away: what is there is its own now.
@@ -207,10 +212,11 @@ class Executor:
 
     # action
 
-    def _apply(self, view: RoundView, body: Object, observed: Observed, next_: Plan) -> None:
+    def _apply(self, view: RoundView, body: Object, observed: Observed, next_: Plan) -> bool:
+        """Carry out the plan. Returns whether the API server refused a Job."""
         if next_.delete_round:
             self._kube.delete("FederationRound", view.namespace, view.name, uid=view.uid)
-            return
+            return False
         jobs = {job.name: job for job in observed.jobs}
         for reference in (*next_.stops, *next_.spent):
             self._retire(view, reference, jobs.get(reference.name), delete_job=reference in next_.stops)
@@ -218,11 +224,11 @@ class Executor:
             self._publish(view, publication)
         for entry in next_.ledger:
             self._record(entry)
-        for launch in next_.launches:
-            self._launch(view, launch)
-        self._write_status(view, body, next_)
+        refused = self._launch_all(view, next_.launches)
+        self._write_status(view, body, self._settled(view, next_.status, refused))
         for event in next_.events:
             self._emit(view, event)
+        return bool(refused)
 
     def _retire(self, view: RoundView, reference: JobReference, job: JobView | None, *, delete_job: bool) -> None:
         try:
@@ -234,11 +240,31 @@ class Executor:
         if job is not None and job.site:
             self._mint.revoke(view.uid, job.site, job.attempt)
 
+    def _launch_all(self, view: RoundView, wanted: Sequence[Launch]) -> dict[str, str]:
+        """Create the Jobs. Returns those that the API server refused, with what it said."""
+        refused: dict[str, str] = {}
+        for launch in wanted:
+            try:
+                self._launch(view, launch)
+            except KubeError as error:
+                if error.status not in REFUSALS:
+                    raise
+                refused[launch.reference.name] = str(error)
+                _log.warning("%s/%s: %s", view.namespace, view.name, error)
+        return refused
+
+    def _settled(
+        self, view: RoundView, status: FederationRoundStatus, refused: Mapping[str, str]
+    ) -> FederationRoundStatus:
+        if not refused:
+            return status
+        return attempts.without_refused(status, refused, RetryPolicy(view.valid_spec.retries), self._clock())
+
     def _launch(self, view: RoundView, launch: Launch) -> None:
         end = self._clock() + launch.time_left
         credentials = self._mint.issue(launch.config, end, launch.time_left)
         context = traceparent(round_context(view.uid))
-        self._kube.apply(builders.secret(view, launch, credentials), "Secret")
+        self._kube.recreate(builders.secret(view, launch, credentials), "Secret")
         self._kube.apply(builders.job(view, launch, self._defaults, context), "Job")
 
     def _publish(self, view: RoundView, publication: ModelPublication) -> None:
@@ -263,8 +289,7 @@ class Executor:
         if after != before:
             self._kube.replace_status("Hospital", body, after.to_dict())
 
-    def _write_status(self, view: RoundView, body: Object, next_: Plan) -> None:
-        status = next_.status
+    def _write_status(self, view: RoundView, body: Object, status: FederationRoundStatus) -> None:
         if status.trace_id is None:
             status = status.model_copy(update={"trace_id": round_trace_id(view.uid)})
         if status == view.status:

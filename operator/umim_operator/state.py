@@ -169,6 +169,8 @@ class RetryPolicy:
     retries: int
     base: timedelta = timedelta(seconds=10)
     cap: timedelta = timedelta(minutes=6)
+    refused_wait: timedelta = timedelta(seconds=30)
+    """After the API server refused to create a Job."""
 
     def backoff(self, failures: int) -> timedelta:
         """Return the wait after so many failures: doubling from the base up to the cap, as Kubernetes Jobs do."""

@@ -260,8 +260,9 @@ def _add_site(grid: Table, site: SiteStatus) -> None:
     done = 100 if site.phase == "Succeeded" else progress.percent if progress else 0
     if site.phase == "Running" and progress is not None:
         remaining = short_duration(timedelta(seconds=progress.eta_seconds))
+        loss = "" if progress.loss is None else f"loss {progress.loss:.3f}  "
         detail = (
-            f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}  loss {progress.loss:.3f}  "
+            f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}  {loss}"
             f"{progress.images_per_second:.0f} images/s  {remaining} left"
         )
     elif site.phase == "Succeeded":

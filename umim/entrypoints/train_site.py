@@ -26,7 +26,7 @@ from umim.entrypoints.runner import run_job
 from umim.errors import ArtifactError, ConfigError
 from umim.progress import ProgressPublisher
 from umim.settings import RedisSettings, StoreSettings, TelemetrySettings, job_config
-from umim.training.privacy import allowed_metrics, protect
+from umim.training.privacy import allowed_metrics, allowed_progress, protect
 from umim.training.reporter import Clock, log_loading, log_progress
 from umim.training.runtime import start_runtime, thread_count
 from umim.training.site import Surroundings, train_at_site, work_folder
@@ -48,9 +48,11 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
 
     def sink(progress: Progress) -> None:
         log_progress(progress)
+        progress = allowed_progress(progress, config.privacy)
         publisher.publish(progress, last=progress.step == progress.steps)
         tracing.metrics.images_per_second.set(progress.images_per_second, {"umim.site": config.site})
-        tracing.metrics.training_loss.set(progress.loss, {"umim.site": config.site})
+        if progress.loss is not None:
+            tracing.metrics.training_loss.set(progress.loss, {"umim.site": config.site})
 
     attributes: telemetry.Attributes = {
         "umim.round.uid": config.round_uid,

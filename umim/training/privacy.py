@@ -10,6 +10,7 @@ from torch import Tensor
 
 from umim.api.base import Metrics
 from umim.api.hospital import PrivacySpec
+from umim.api.round import Progress
 
 
 def protect(
@@ -52,6 +53,11 @@ def clip_scale(update: Mapping[str, Tensor], clip_norm: float | None) -> float:
 def allowed_metrics(metrics: Metrics, privacy: PrivacySpec) -> Metrics:
     """Return the figures that may leave: all or none."""
     return dict(metrics) if "metrics" in privacy.allowed_artifacts else {}
+
+
+def allowed_progress(progress: Progress, privacy: PrivacySpec) -> Progress:
+    """Return the live report as it may leave: without the loss where no metrics may."""
+    return progress if "metrics" in privacy.allowed_artifacts else progress.model_copy(update={"loss": None})
 
 
 def _gaussian(shape: torch.Size, deviation: float, generator: torch.Generator) -> Tensor:

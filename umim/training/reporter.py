@@ -49,12 +49,12 @@ def log_loading(clock: Clock) -> Callable[[int, int], None]:
 def log_progress(progress: Progress) -> None:
     """Log one report of the training."""
     LOG.info(
-        "epoch %d/%d, step %d/%d, loss %.4f, %.1f images/s, %.0f s left",
+        "epoch %d/%d, step %d/%d, loss %s, %.1f images/s, %.0f s left",
         min(progress.epoch + 1, progress.epochs),
         progress.epochs,
         progress.step,
         progress.steps,
-        progress.loss,
+        "-" if progress.loss is None else f"{progress.loss:.4f}",
         progress.images_per_second,
         progress.eta_seconds,
     )
@@ -86,14 +86,14 @@ class Reporter:
         self._window.add(loss, images)
         self._whole.add(loss, images)
         self._step += 1
-        if self._clock.monotonic() - self._reported >= REPORT_SECONDS:
+        if self._step < self._steps and self._clock.monotonic() - self._reported >= REPORT_SECONDS:
             self._report()
 
     def end_epoch(self) -> float:
         """Count one epoch and return its mean loss. The last epoch is always reported."""
         self._epoch += 1
         mean = self._finite(self._whole.take())
-        if self._epoch == self._epochs and self._window.images:
+        if self._epoch == self._epochs:
             self._report()
         return mean
 

@@ -114,7 +114,7 @@ def test_the_operator_manages_jobs_writes_secrets_and_looks_at_pods(helm: Helm) 
     (role,) = kube.of_kind(documents, "Role").values()
     assert kube.rights(role) == kube.expand(
         "batch/jobs: get list watch create patch delete deletecollection",
-        "/secrets: create patch delete deletecollection",
+        "/secrets: create delete",
         "/pods: get list",
     )
     (binding,) = kube.of_kind(documents, "RoleBinding").values()
