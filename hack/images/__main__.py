@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hack.cluster.progress import ClusterError
 from hack.cluster.settings import Paths
-from hack.images import catalog, check, constraints, deliver, report
+from hack.images import check, constraints, deliver, report
 from hack.images.build import Builder
 from hack.images.buildah import require_root
 from hack.images.steps import ImageError
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.command == "sizes":
         report.print_sizes(workspace, tag, target)
     else:
-        catalog.delivered(arguments.names, target)
+        if arguments.command == "archive" and not arguments.file.absolute().parent.is_dir():
+            raise ImageError(f"{arguments.file}: the folder {arguments.file.absolute().parent} does not exist")
         images = Builder(workspace, tag, target).build(arguments.names)
         if arguments.command == "load":
             deliver.load(workspace, images, tag, target, Paths.from_env(os.environ))

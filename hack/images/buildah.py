@@ -75,14 +75,15 @@ class Buildah:
         """Run buildah and return its standard output.
 
         Raises:
-            ImageError: buildah failed; the message has its words.
+            ImageError: buildah failed; the message has its last line.
         """
         command = [*base_command(self.workspace), *arguments]
         env = environment(self.workspace, self.environ)
         self.workspace.scratch.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
         if done.returncode != 0:
-            raise ImageError(f"`buildah {' '.join(arguments)}` failed: {done.stderr.strip() or done.stdout.strip()}")
+            words = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise ImageError(f"`buildah {' '.join(arguments)}` failed: {words[-1] if words else 'no message'}")
         return done.stdout
 
     def image_ids(self) -> dict[str, str]:

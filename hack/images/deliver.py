@@ -43,13 +43,7 @@ def load(workspace: Workspace, images: list[Image], tag: str, target: Target, cl
 
 
 def archive(workspace: Workspace, images: list[Image], tag: str, target: Target, file: Path) -> None:
-    """Write `images`, complete, to one OCI archive.
-
-    Raises:
-        ImageError: the folder of `file` does not exist.
-    """
-    if not file.parent.is_dir():
-        raise ImageError(f"{file}: the folder {file.parent} does not exist")
+    """Write `images`, complete, to one OCI archive, whose folder exists."""
     progress = Progress()
     root = workspace.storage / "root"
     with locked(workspace), progress.step(f"writing {file}"):

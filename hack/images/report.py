@@ -9,6 +9,7 @@ from hack.images.archive import Layer, stored_images
 from hack.images.buildah import Buildah
 from hack.images.catalog import Target
 from hack.images.stamp import read_stamp
+from hack.images.steps import ImageError
 from hack.images.workspace import Workspace
 
 
@@ -34,10 +35,17 @@ def size_rows(layers: dict[str, tuple[Layer, ...]]) -> list[list[str]]:
 
 
 def print_sizes(workspace: Workspace, tag: str, target: Target) -> None:
-    """Print the sizes of the built images that a cluster runs."""
+    """Print the sizes of the built images that a cluster runs.
+
+    Raises:
+        ImageError: none is built.
+    """
     names = [catalog.reference(image.name, tag, target) for image in catalog.IMAGES if image.delivered]
     ids = Buildah(workspace, dict(os.environ)).image_ids()
-    stored = stored_images(workspace.storage / "root", [name for name in names if name in ids])
+    built = [name for name in names if name in ids]
+    if not built:
+        raise ImageError(f"no image with the tag of {names[0]} is built: run `python3 -m hack.images build`")
+    stored = stored_images(workspace.storage / "root", built)
     print(table(size_rows({image.reference: image.layers for image in stored})))
 
 

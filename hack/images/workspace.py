@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hack.cluster.settings import Paths
 from hack.images.stamp import input_files
 
 REPO = Path(__file__).resolve().parents[2]
@@ -57,9 +58,12 @@ class Workspace:
 
 
 def default_workspace(environ: dict[str, str]) -> Workspace:
-    """Return the workspace that `environ` asks for (`UMIM_CACHE`, else `~/.cache/umim`)."""
-    chosen = environ.get("UMIM_CACHE")
-    return Workspace(Path(chosen) if chosen else Path.home() / ".cache" / "umim")
+    """Return the workspace that `environ` asks for (`UMIM_CACHE`, else `~/.cache/umim`).
+
+    Raises:
+        ValueError: `UMIM_CACHE` is not an absolute path.
+    """
+    return Workspace(Paths.from_env(environ).cache)
 
 
 def fill_context(target: Path, root: Path, inputs: tuple[str, ...], made: Path | None) -> None:

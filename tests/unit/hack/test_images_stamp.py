@@ -85,5 +85,10 @@ def test_a_context_holds_exactly_the_inputs_with_fixed_times(root: Path, tmp_pat
 
 def test_the_cache_folder_is_the_users_choice() -> None:
     assert default_workspace({"UMIM_CACHE": "/big/disk"}).storage == Path("/big/disk/containers")
-    assert default_workspace({}).cache == Path.home() / ".cache/umim"
+    assert default_workspace({"HOME": "/home/me"}).cache == Path("/home/me/.cache/umim")
     assert Workspace(Path("/c")).stamp("localhost/umim/base:dev").name == "localhost_umim_base_dev.json"
+
+
+def test_a_relative_cache_folder_is_refused() -> None:
+    with pytest.raises(ValueError, match="UMIM_CACHE=cache: must be an absolute path"):
+        default_workspace({"UMIM_CACHE": "cache"})
