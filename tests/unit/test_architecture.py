@@ -1,0 +1,90 @@
+"""Rules about the code itself: which way imports point, and what is never used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted([*ROOT.glob("umim/**/*.py"), *ROOT.glob("operator/umim_operator/*.py")])
+UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+UNSAFE_CALLS = {"eval", "exec", "torch.load", "torch.save", "yaml.load"}
+UNSAFE_KEYWORDS = {"shell", "allow_pickle"}
+HEAVY = ("torch", "torchvision", "timm", "numpy", "safetensors", "PIL", "pydicom", "nibabel")
+
+
+def run(code: str) -> str:
+    """Run code in a fresh interpreter at the repository's root; return what it printed."""
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'operator'}", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_imports_point_the_way_that_the_contracts_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    status = lint_imports(config_filename=str(ROOT / ".importlinter"), no_cache=True)
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_the_operator_loads_neither_torch_nor_numpy_nor_an_image_library() -> None:
+    code = f"import sys, umim_operator.handlers; print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert run(code) == "[]"
+
+
+def test_the_planner_and_the_builders_load_no_client_of_a_network_service() -> None:
+    code = (
+        "import sys, umim_operator.planner, umim_operator.builders; "
+        "print([name for name in ('kopf', 'kubernetes', 'minio', 'redis', 'torch') if name in sys.modules])"
+    )
+    assert run(code) == "[]"
+
+
+def test_the_api_models_load_nothing_but_pydantic() -> None:
+    code = (
+        "import sys, umim.api.round, umim.api.artifacts, umim.api.jobs, umim.contract; "
+        "print([name for name in ('yaml', 'minio', 'redis', 'opentelemetry', 'torch') if name in sys.modules])"
+    )
+    assert run(code) == "[]"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_ever_unpickled_or_evaluated(path: Path) -> None:
+    found = [text for node in ast.walk(ast.parse(path.read_text())) for text in dangers(node)]
+    assert found == []
+
+
+def dangers(node: ast.AST) -> list[str]:
+    """Return what a node does that could run code from a file or from text."""
+    if isinstance(node, ast.Import):
+        return [name.name for name in node.names if name.name in UNSAFE_MODULES]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module] if node.module in UNSAFE_MODULES else []
+    if not isinstance(node, ast.Call):
+        return []
+    keywords = [f"{item.arg}=True" for item in node.keywords if item.arg in UNSAFE_KEYWORDS and is_true(item.value)]
+    name = ast.unparse(node.func)
+    return keywords + ([name] if name in UNSAFE_CALLS else [])
+
+
+def is_true(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and value.value is True
+
+
+def test_the_operator_folder_is_no_package_because_the_standard_library_has_one_of_that_name() -> None:
+    assert not (ROOT / "operator" / "__init__.py").exists()
