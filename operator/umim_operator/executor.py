@@ -5,20 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import Any
 
 from umim import contract
 from umim.api.artifacts import JobResult, ModelManifest, UpdateManifest
-from umim.api.base import ApiModel
 from umim.api.globalmodel import GlobalModelSpec
 from umim.api.hospital import HospitalStatus
 from umim.api.round import FederationRoundStatus, Progress, SiteStatus
+from umim.artifacts.manifests import MAX_MANIFEST_BYTES, read_job_result, read_model_manifest
 from umim.artifacts.store import ObjectStore
 from umim.errors import ArtifactError
 from umim.progress import ProgressReader
-from umim.settings import first_problem
 from umim.telemetry import Telemetry, round_context, round_trace_id, traceparent
 from umim_operator import attempts, builders, launches, ledger, observe
 from umim_operator.config import JobDefaults
@@ -41,7 +38,6 @@ from umim_operator.state import (
 )
 
 Object = dict[str, Any]
-M = TypeVar("M", bound=ApiModel)
 _log = logging.getLogger(__name__)
 
 REFUSALS = frozenset({403, 404, 422})
@@ -81,10 +77,21 @@ class Executor:
         view = observe.round_view(body)
         if view.deleting:
             return None
-        with self._telemetry.span("umim.reconcile", {"umim.round": f"{namespace}/{name}"}, round_context(view.uid)):
-            observed = self._observe(view)
-            next_ = plan(view, observed, self._clock())
-            refused = self._apply(view, body, observed, next_)
+        started, outcome = self._clock(), "error"
+        try:
+            attributes = {"umim.round": f"{namespace}/{name}"}
+            with self._telemetry.span("umim.reconcile", attributes, round_context(view.uid)):
+                again = self._look(view, body)
+            outcome = "success"
+        finally:
+            seconds = (self._clock() - started).total_seconds()
+            self._telemetry.metrics.reconcile_duration.record(seconds, {"outcome": outcome})
+        return again
+
+    def _look(self, view: RoundView, body: Object) -> timedelta | None:
+        observed = self._observe(view)
+        next_ = plan(view, observed, self._clock())
+        refused = self._apply(view, body, observed, next_)
         return RetryPolicy(0).refused_wait if refused else next_.look_again
 
     def clean(self, namespace: str, name: str) -> bool:
@@ -171,11 +178,15 @@ class Executor:
         ended = [site for site in open_ if site.attempt and not _is_active(newest.get(site.name), site)]
         if not ended:
             return {}
-        keys = {item.key for item in self._store.list(contract.round_prefix(view.uid) + "sites/")}
+        listed = self._store.list(contract.round_prefix(view.uid) + "sites/")
+        sizes = {item.key: item.size_bytes for item in listed}
         found: dict[tuple[str, int], UpdateManifest | DamagedManifest] = {}
         for site in ended:
             key = contract.update_manifest_key(view.uid, site.name, site.attempt)
-            if key in keys:
+            if sizes.get(key, 0) > MAX_MANIFEST_BYTES:
+                text = f"The manifest of the update has {sizes[key]} bytes, at most {MAX_MANIFEST_BYTES} are allowed."
+                found[site.name, site.attempt] = DamagedManifest(text)
+            elif key in sizes:
                 found[site.name, site.attempt] = observe.update_or_damage(self._store.get(key), view.uid, site)
         return found
 
@@ -186,13 +197,12 @@ class Executor:
         mine = [job for job in jobs if job.role == role]
         if (known is None and not mine) or any(job.outcome == "active" for job in mine):
             return {}
-        key = contract.result_key(view.uid, role)
-        return {role: _parse(JobResult, self._store.get(key), key)} if self._store.list(key) else {}
+        result = read_job_result(self._store, view.uid, role)
+        return {} if result is None else {role: result}
 
     def _models(self, results: Mapping[contract.Role, JobResult]) -> dict[str, ModelManifest]:
         digests = {result.model_digest for result in results.values() if result.model_digest is not None}
-        keys = {digest: contract.model_manifest_key(digest) for digest in sorted(digests)}
-        return {digest: _parse(ModelManifest, self._store.get(key), key) for digest, key in keys.items()}
+        return {digest: read_model_manifest(self._store, digest) for digest in sorted(digests)}
 
     def _parent(self, view: RoundView) -> GlobalModelSpec | None:
         name = view.spec.model.parent.global_model if view.spec is not None else None
@@ -296,13 +306,15 @@ class Executor:
             return
         self._kube.replace_status("FederationRound", body, status.to_dict())
         if status.completion_time is not None and view.status.completion_time is None:
-            self._telemetry.record_round(
-                view.uid,
-                f"{view.namespace}/{view.name}",
-                status.start_time or status.completion_time,
-                status.completion_time,
-                {"umim.round.phase": status.phase, "umim.round.reason": status.reason or ""},
-            )
+            self._measure(view, status, status.completion_time)
+
+    def _measure(self, view: RoundView, status: FederationRoundStatus, end: datetime) -> None:
+        """Record the round that has just ended."""
+        start = view.created or end
+        attributes = {"umim.round.phase": status.phase, "umim.round.reason": status.reason or ""}
+        self._telemetry.record_round(view.uid, f"{view.namespace}/{view.name}", start, end, attributes)
+        self._telemetry.metrics.round_finished.add(1, attributes)
+        self._telemetry.metrics.round_duration.record((end - start).total_seconds(), attributes)
 
     def _emit(self, view: RoundView, event: Event) -> None:
         level = logging.WARNING if event.type == "Warning" else logging.INFO
@@ -327,10 +339,3 @@ class Executor:
 
 def _is_active(job: JobView | None, site: SiteStatus) -> bool:
     return job is not None and job.attempt == site.attempt and job.outcome == "active"
-
-
-def _parse(model: type[M], data: bytes, key: str) -> M:
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        raise ArtifactError(f"{key} in the store is damaged: {first_problem(error)}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -40,6 +41,7 @@ def round_view(body: Object) -> RoundView:
         status=FederationRoundStatus.model_validate(body.get("status") or {}),
         spec=spec,
         spec_error=spec_error,
+        created=datetime.fromisoformat(meta["creationTimestamp"]),
         deleting="deletionTimestamp" in meta,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from umim.api.artifacts import JobResult, ModelManifest, UpdateManifest
@@ -29,7 +29,7 @@ class RoundView:
     status: FederationRoundStatus
     spec: FederationRoundSpec | None
     spec_error: str = ""
-    resource_version: str = ""
+    created: datetime | None = None
     deleting: bool = False
 
     @property

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 import umim
-from umim.artifacts.minio import MinioStore
+from umim.artifacts.minio import MinioStore, RetryPolicy
 from umim.progress import ProgressReader
 from umim.settings import TelemetrySettings
 from umim.telemetry import Telemetry, setup_logging, start
@@ -36,7 +36,7 @@ def build_executor(env: Mapping[str, str], telemetry: Telemetry) -> Executor:
     progress = ProgressReader(config.redis) if config.redis is not None else None
     return Executor(
         kube=Kube(load_client()),
-        store=MinioStore.from_settings(config.store),
+        store=MinioStore.from_settings(config.store, RetryPolicy(attempts=3), telemetry.metrics.count_store_bytes),
         mint=Mint(config.store, progress),
         progress=progress,
         telemetry=telemetry,

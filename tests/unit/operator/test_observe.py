@@ -153,7 +153,13 @@ def test_pods_are_read_only_where_they_can_explain_something() -> None:
 
 def round_body(**spec: Any) -> dict[str, Any]:
     return {
-        "metadata": {"namespace": "federation", "name": "stage-1", "uid": make.UID, "generation": 3},
+        "metadata": {
+            "namespace": "federation",
+            "name": "stage-1",
+            "uid": make.UID,
+            "generation": 3,
+            "creationTimestamp": "2026-03-01T11:00:00Z",
+        },
         "spec": {**make.spec().to_dict(), **spec},
     }
 
