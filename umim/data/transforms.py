@@ -20,10 +20,10 @@ class AugmentationConfig:
 
     flip_probability: float = 0.5
     """Chance of a left-right flip."""
-    scale_min: float = 0.8
-    """Smallest side of the crop that is enlarged to the full image."""
+    zoom: float = 0.15
+    """Largest relative change of size, up and down alike: the sizes seen in training centre on the true ones."""
     shift: float = 0.1
-    """Largest shift of the crop's centre, as a share of the side."""
+    """Largest shift, as a share of the side."""
     brightness: float = 0.1
     """Largest change of brightness, in units of the full range."""
     contrast: float = 0.2
@@ -43,15 +43,15 @@ def normalise(images_BCHW: Tensor) -> Tensor:
 def augment(
     images_BCHW: Tensor, masks_BHW: Tensor | None, config: AugmentationConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Flip, crop-resize, shift and change brightness and contrast, each image on its own.
+    """Flip, zoom, shift and change brightness and contrast, each image on its own.
 
-    Images are float32 in [0, 1] and stay there; masks move with their image (nearest neighbour). ``generator``
-    lives on the images' device; the same state gives the same result.
+    Images are float32 in [0, 1] and stay there; masks move with their image (nearest neighbour). What comes in
+    from outside repeats the border. ``generator`` lives on the images' device; the same state gives the same result.
     """
     count, device = len(images_BCHW), images_BCHW.device
     draw_B4 = torch.rand((count, 4), generator=generator, device=device)
     flip_B = torch.where(draw_B4[:, 0] < config.flip_probability, -1.0, 1.0)
-    scale_B = config.scale_min + (1 - config.scale_min) * draw_B4[:, 1]
+    scale_B = 1 + config.zoom * (draw_B4[:, 1] * 2 - 1)
     # The grid spans [-1, 1], so a share of the side is twice as long there.
     shift_B2 = (draw_B4[:, 2:4] * 2 - 1) * config.shift * 2
     zero_B = torch.zeros_like(scale_B)
@@ -71,6 +71,6 @@ def augment(
     if masks_BHW is None:
         return toned, None
     masks = functional.grid_sample(
-        masks_BHW[:, None].to(torch.float32), grid, mode="nearest", padding_mode="zeros", align_corners=False
+        masks_BHW[:, None].to(torch.float32), grid, mode="nearest", padding_mode="border", align_corners=False
     )
     return toned, masks[:, 0]

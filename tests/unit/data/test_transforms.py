@@ -2,7 +2,7 @@ import torch
 
 from umim.data.transforms import AugmentationConfig, augment, normalise, to_unit
 
-STILL = AugmentationConfig(flip_probability=0, scale_min=1, shift=0, brightness=0, contrast=0)
+STILL = AugmentationConfig(flip_probability=0, zoom=0, shift=0, brightness=0, contrast=0)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -45,7 +45,7 @@ def test_values_stay_within_the_unit_range() -> None:
 
 
 def test_a_certain_flip_mirrors_left_and_right() -> None:
-    config = AugmentationConfig(flip_probability=1, scale_min=1, shift=0, brightness=0, contrast=0)
+    config = AugmentationConfig(flip_probability=1, zoom=0, shift=0, brightness=0, contrast=0)
     result, _ = augment(images(), None, config, seeded())
     torch.testing.assert_close(result, images().flip(3), atol=1e-5, rtol=0)
 
