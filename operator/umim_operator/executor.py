@@ -17,7 +17,7 @@ from umim.artifacts.store import ObjectStore
 from umim.errors import ArtifactError
 from umim.progress import ProgressReader
 from umim.telemetry import Telemetry, round_context, round_trace_id, traceparent
-from umim_operator import attempts, builders, launches, ledger, observe
+from umim_operator import attempts, builders, events, launches, ledger, observe
 from umim_operator.config import JobDefaults
 from umim_operator.credentials import Mint
 from umim_operator.kube import ConflictError, ForbiddenError, Kube, KubeError, MissingError
@@ -235,8 +235,9 @@ class Executor:
         for entry in next_.ledger:
             self._record(entry)
         refused = self._launch_all(view, next_.launches)
-        self._write_status(view, body, self._settled(view, next_.status, refused))
-        for event in next_.events:
+        status = self._settled(view, next_.status, refused)
+        self._write_status(view, body, status)
+        for event in events.between(view.status, status) if refused else next_.events:
             self._emit(view, event)
         return bool(refused)
 
