@@ -239,6 +239,12 @@ def test_progress_that_the_api_server_cannot_store_is_refused(field: str) -> Non
         Progress.model_validate(progress(**{field: 2**63}))
 
 
+def test_progress_may_come_without_the_loss() -> None:
+    body = progress()
+    del body["loss"]
+    assert Progress.model_validate(body).to_dict() == body
+
+
 @settings(deadline=None)
 @given(st.integers(min_value=0, max_value=10**6), st.integers(min_value=1, max_value=10**6))
 def test_per_cent_is_between_0_and_100_and_complete_only_at_the_end(step: int, steps: int) -> None:

@@ -136,6 +136,17 @@ def test_objects_are_created_in_their_namespace(kube: Kube, api: Api) -> None:
     assert api.requests[0].body == body
 
 
+def test_a_secret_is_replaced_without_being_read(kube: Kube, api: Api) -> None:
+    api.answer(404)
+    body = {"metadata": {"namespace": "ns", "name": "n"}, "stringData": {"a": "b"}}
+    kube.recreate(body, "Secret")
+    assert [(request.method, request.path) for request in api.requests] == [
+        ("DELETE", "/api/v1/namespaces/ns/secrets/n"),
+        ("POST", "/api/v1/namespaces/ns/secrets"),
+    ]
+    assert api.requests[1].body == body
+
+
 def seen(status: dict[str, Any] | None) -> dict[str, Any]:
     meta = {"namespace": "ns", "name": "n", "resourceVersion": "7"}
     return {"metadata": meta, "spec": {"a": 1}} | ({"status": status} if status is not None else {})

@@ -16,8 +16,9 @@ from umim.api.artifacts import JobResult, ModelManifest, UpdateManifest
 from umim.api.crd import structural_schema
 from umim.api.round import FederationRoundSpec, FederationRoundStatus
 from umim.contract import Role
+from umim_operator.attempts import without_refused
 from umim_operator.planner import plan
-from umim_operator.state import DamagedManifest, JobOutcome, JobView, Launch, Observed, Plan
+from umim_operator.state import DamagedManifest, JobOutcome, JobView, Launch, Observed, Plan, RetryPolicy
 
 SITES = (A, B, C)
 STATUS = jsonschema.Draft202012Validator(structural_schema(FederationRoundStatus))
@@ -68,12 +69,18 @@ class World:
         next_ = plan(view, seen, self.now)
         assert next_ == plan(view, seen, self.now), "the same inputs give the same plan"
         self.check_status(next_.status)
+        refused: dict[str, str] = {}
+        for item in next_.launches:
+            if self.random.random() < 0.1:
+                refused[item.reference.name] = "the hospital took the right away"
+        written = without_refused(next_.status, refused, RetryPolicy(self.spec.retries), self.now)
+        self.check_status(written)
         actions: list[tuple[Any, Any]] = [
             *((self.stop, item.name) for item in next_.stops),
             *((self.publish, item.spec.digest) for item in next_.publications),
             *((self.record, entry) for entry in next_.ledger),
-            *((self.launch, item) for item in next_.launches),
-            (self.write, next_.status),
+            *((self.launch, item) for item in next_.launches if item.reference.name not in refused),
+            (self.write, written),
         ]
         for number, (act, argument) in enumerate(actions):
             if number == crash_after:
