@@ -241,8 +241,8 @@ class Progress(ApiModel):
     """Steps finished, over all epochs."""
     steps: Annotated[int, Field(ge=1), INT64]
     """Steps in all."""
-    loss: FiniteFloat
-    """Mean training loss since the report before."""
+    loss: FiniteFloat | None = None
+    """Mean training loss since the report before. Absent where the hospital lets no metrics out."""
     images_per_second: Annotated[FiniteFloat, Field(ge=0)]
     """Training throughput since the report before, in images a second."""
     eta_seconds: Annotated[FiniteFloat, Field(ge=0)]
