@@ -15,7 +15,7 @@ from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
 from umim_operator import attempts, display
 from umim_operator.acceptance import references, rejection
 from umim_operator.conditions import Reason, find, is_true
-from umim_operator.consent import refusal
+from umim_operator.consent import Refusal, refusal
 from umim_operator.draft import Draft
 from umim_operator.launches import aggregate_config, init_config, publication
 from umim_operator.ledger import entry
@@ -195,7 +195,7 @@ def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
     site = _committed(draft, attempts.adopt(site, job))
     if site.phase in SETTLED:
         return site
-    refused = refusal(draft.view.namespace, draft.spec, site.name, draft.observed.hospitals.get(site.name))
+    refused = _refused(draft, site)
     if late or refused is not None:
         draft.stop(job)
     if refused is not None:
@@ -211,6 +211,10 @@ def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
         text = f"No update before the deadline of {draft.spec.deadline}."
         return site.model_copy(update={"phase": "Late", "reason": str(Reason.DEADLINE_EXCEEDED), "message": text})
     return _run_site(draft, site, job)
+
+
+def _refused(draft: Draft, site: SiteStatus) -> Refusal | None:
+    return refusal(draft.view.namespace, draft.spec, site.name, draft.observed.hospitals.get(site.name))
 
 
 def _run_site(draft: Draft, site: SiteStatus, job: JobView | None) -> SiteStatus:
@@ -231,9 +235,9 @@ def _run_site(draft: Draft, site: SiteStatus, job: JobView | None) -> SiteStatus
 
 
 def _committed(draft: Draft, site: SiteStatus) -> SiteStatus:
-    """Take a committed update, whatever became of its Job."""
+    """Take a committed update, whatever became of its Job, unless it came after consent was withdrawn."""
     update = draft.observed.updates.get((site.name, site.attempt))
-    if update is None or site.phase in SETTLED:
+    if update is None or site.phase in SETTLED or (site.phase == "Refused" and _refused(draft, site) is not None):
         return site
     job = draft.observed.job("site", site.name)
     if job is not None and job.outcome == "active" and job.attempt == site.attempt:
