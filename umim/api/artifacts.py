@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from umim.api.base import INT64, ApiModel, Digest, Metrics, ModelReference, Timestamp
+from umim.api.base import INT64, ApiModel, Digest, FiniteFloat, Metrics, ModelReference, Timestamp
 from umim.api.globalmodel import Contributor
 
 
@@ -54,8 +54,10 @@ class UpdateManifest(ApiModel):
     """The tensors."""
     samples: Annotated[int, Field(ge=1), INT64]
     """Number of training images."""
-    metrics: Metrics = Field(default_factory=dict)
-    """Figures that the hospital allows to leave."""
+    metrics: Annotated[dict[Annotated[str, Field(max_length=128)], FiniteFloat], Field(max_length=64)] = Field(
+        default_factory=dict
+    )
+    """Figures that the hospital allows to leave. They go into the round's status, so there may not be too many."""
     seed: int
     """Seed of the training."""
     software: dict[str, str]
