@@ -249,6 +249,13 @@ def test_bytes_that_are_no_manifest_are_damaged(data: bytes) -> None:
     assert found.message.startswith("The manifest of the update is damaged: ")
 
 
+@pytest.mark.parametrize("metrics", [{f"m{i}": 0.0 for i in range(65)}, {"x" * 129: 0.0}])
+def test_more_figures_than_a_status_can_hold_are_damaged(metrics: dict[str, float]) -> None:
+    found = read(make.update(A).model_copy(update={"metrics": metrics}).model_dump_json(by_alias=True).encode())
+    assert isinstance(found, DamagedManifest)
+    assert "metrics" in found.message
+
+
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
