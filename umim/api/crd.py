@@ -64,12 +64,30 @@ _ACCEPTED = (
 )
 
 
+def _same(path: str) -> str:
+    """Return CEL that holds when an optional field is absent or equal before and after."""
+    here, before = f"self.{path}", f"oldSelf.{path}"
+    return f"has({here}) == has({before}) && (!has({here}) || {here} == {before})"
+
+
+def _same_participants() -> str:
+    """Return CEL that holds when the participants are the same.
+
+    Kubernetes 1.34 says that two equal lists of type map differ, so the hospitals are compared as plain strings.
+    """
+    path = "spec.participants.hospitals"
+    names = "map(h, h.__namespace__ + '.' + h.name)"
+    hospitals = (
+        f"has(self.{path}) == has(oldSelf.{path}) && "
+        f"(!has(self.{path}) || self.{path}.{names} == oldSelf.{path}.{names})"
+    )
+    return f"{_same('spec.participants.quorum')} && {_same('spec.participants.selector')} && {hospitals}"
+
+
 def _immutable_once_accepted(field: str) -> Schema:
+    same = _same_participants() if field == "participants" else _same(f"spec.{field}")
     return {
-        "rule": (
-            f"!({_ACCEPTED}) || (has(self.spec.{field}) == has(oldSelf.spec.{field}) && "
-            f"(!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field}))"
-        ),
+        "rule": f"!({_ACCEPTED}) || ({same})",
         "message": f"spec.{field} cannot change once the round is accepted: only spec.suspend can. "
         "Create a new FederationRound instead",
         "fieldPath": f".spec.{field}",
