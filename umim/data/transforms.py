@@ -20,6 +20,9 @@ class AugmentationConfig:
 
     flip_probability: float = 0.5
     """Chance of a left-right flip."""
+    move_probability: float = 0.5
+    """Chance of zoom and shift. Resampling blurs: without images that are left sharp, the encoder would never see
+    what validation and use will show it."""
     zoom: float = 0.15
     """Largest relative change of size, up and down alike: the sizes seen in training centre on the true ones."""
     shift: float = 0.1
@@ -46,14 +49,15 @@ def augment(
     """Flip, zoom, shift and change brightness and contrast, each image on its own.
 
     Images are float32 in [0, 1] and stay there; masks move with their image (nearest neighbour). What comes in
-    from outside repeats the border. ``generator`` lives on the images' device; the same state gives the same result.
+    from outside mirrors the image. ``generator`` lives on the images' device; the same state gives the same result.
     """
     count, device = len(images_BCHW), images_BCHW.device
-    draw_B4 = torch.rand((count, 4), generator=generator, device=device)
-    flip_B = torch.where(draw_B4[:, 0] < config.flip_probability, -1.0, 1.0)
-    scale_B = 1 + config.zoom * (draw_B4[:, 1] * 2 - 1)
+    draw_B5 = torch.rand((count, 5), generator=generator, device=device)
+    flip_B = torch.where(draw_B5[:, 0] < config.flip_probability, -1.0, 1.0)
+    moved_B = (draw_B5[:, 1] < config.move_probability).float()
+    scale_B = 1 + moved_B * config.zoom * (draw_B5[:, 2] * 2 - 1)
     # The grid spans [-1, 1], so a share of the side is twice as long there.
-    shift_B2 = (draw_B4[:, 2:4] * 2 - 1) * config.shift * 2
+    shift_B2 = moved_B[:, None] * (draw_B5[:, 3:5] * 2 - 1) * config.shift * 2
     zero_B = torch.zeros_like(scale_B)
     theta_B23 = torch.stack(
         [
@@ -63,7 +67,7 @@ def augment(
         dim=1,
     )
     grid = functional.affine_grid(theta_B23, list(images_BCHW.shape), align_corners=False)
-    moved = functional.grid_sample(images_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    moved = functional.grid_sample(images_BCHW, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     tone_B2 = torch.rand((count, 2), generator=generator, device=device).mul_(2).sub_(1)
     gain = (1 + config.contrast * tone_B2[:, 0]).view(-1, 1, 1, 1)
     offset = (config.brightness * tone_B2[:, 1]).view(-1, 1, 1, 1)
@@ -71,6 +75,6 @@ def augment(
     if masks_BHW is None:
         return toned, None
     masks = functional.grid_sample(
-        masks_BHW[:, None].to(torch.float32), grid, mode="nearest", padding_mode="border", align_corners=False
+        masks_BHW[:, None].to(torch.float32), grid, mode="nearest", padding_mode="reflection", align_corners=False
     )
     return toned, masks[:, 0]

@@ -51,7 +51,7 @@ def test_a_certain_flip_mirrors_left_and_right() -> None:
 
 
 def test_masks_move_with_their_images_and_stay_binary() -> None:
-    config = AugmentationConfig(brightness=0, contrast=0)
+    config = AugmentationConfig(move_probability=1, brightness=0, contrast=0)
     squares = torch.zeros(8, 1, 32, 32)
     squares[:, :, 8:24, 8:20] = 1
     moved, masks = augment(squares, squares[:, 0].to(torch.uint8), config, seeded())
@@ -59,3 +59,11 @@ def test_masks_move_with_their_images_and_stay_binary() -> None:
     assert set(masks.unique().tolist()) == {0, 1}
     agree = ((moved[:, 0] > 0.5).float() == masks).float().mean()
     assert agree > 0.97
+
+
+def test_about_half_of_the_images_are_not_resampled() -> None:
+    config = AugmentationConfig(flip_probability=0, brightness=0, contrast=0)
+    many = torch.rand(200, 1, 8, 8, generator=seeded(4))
+    result, _ = augment(many, None, config, seeded())
+    kept = (result - many).abs().amax(dim=(1, 2, 3)) < 1e-4
+    assert 80 <= int(kept.sum()) <= 120

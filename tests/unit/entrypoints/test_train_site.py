@@ -1,0 +1,184 @@
+"""The site's Job against a store in memory and real npz files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.training.parts import ARCHITECTURE, NOW, SIZE, around, clock, dataset, site_config
+from umim import contract
+from umim.api.base import ModelReference
+from umim.api.hospital import PrivacySpec
+from umim.api.jobs import SiteJobConfig
+from umim.artifacts.manifests import read_update_manifest
+from umim.artifacts.memory import MemoryStore
+from umim.artifacts.models import fetch_model, fetch_update, publish_model
+from umim.artifacts.tensors import read_safetensors, write_safetensors
+from umim.entrypoints.runner import run_job
+from umim.entrypoints.train_site import main, train_once
+from umim.errors import ArtifactError, ConfigError, DataError, NotFoundError
+from umim.models.encoder import create_encoder
+from umim.training.runtime import Runtime
+from umim.training.site import encoder_tensors, work_folder
+
+
+def write_data(path: Path) -> Path:
+    data = dataset()
+    np.savez(path, train_images=data.images[:, 0], train_labels=data.targets, train_groups=data.patients)
+    return path
+
+
+def publish_parent(store: MemoryStore, folder: Path, architecture: str = ARCHITECTURE) -> ModelReference:
+    path = folder / "start.safetensors"
+    write_safetensors(encoder_tensors(create_encoder(ARCHITECTURE, SIZE, seed=7)), path)
+    digest = publish_model(
+        store,
+        path,
+        architecture=architecture,
+        image_size=SIZE,
+        strategy="init-random",
+        round_uid="uid-0",
+        seed=7,
+        software={},
+        created=NOW,
+    )
+    return ModelReference(name="base", digest=digest)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def config(tmp_path: Path, store: MemoryStore) -> SiteJobConfig:
+    data = {"path": str(write_data(tmp_path / "data.npz")), "format": "npz", "task": "classification"}
+    return changed(site_config(tmp_path / "work"), data=data, parent=publish_parent(store, tmp_path).to_dict())
+
+
+def changed(config: SiteJobConfig, **fields: Any) -> SiteJobConfig:
+    return SiteJobConfig.model_validate(config.to_dict() | fields)
+
+
+def update(store: MemoryStore, config: SiteJobConfig, path: Path) -> dict[str, torch.Tensor]:
+    fetch_update(store, config.round_uid, config.site, config.attempt, path)
+    return read_safetensors(path)
+
+
+def test_the_update_is_committed_with_its_manifest(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime, tmp_path: Path
+) -> None:
+    train_once(store, config, around(runtime))
+    manifest = fetch_update(store, config.round_uid, config.site, config.attempt, tmp_path / "u")
+    assert (manifest.samples, manifest.architecture, manifest.image_size) == (16, ARCHITECTURE, SIZE)
+    assert manifest.parent_digest == config.parent.digest
+    assert manifest.created == NOW
+    assert {"loss_before", "loss_after", "accuracy_after"} <= manifest.metrics.keys()
+    assert manifest.software["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    trained, parent = read_safetensors(tmp_path / "u"), fetch_tensors(store, config, tmp_path / "p")
+    assert {name: value.shape for name, value in trained.items()} == {name: v.shape for name, v in parent.items()}
+    assert any(not torch.equal(trained[name], parent[name]) for name in parent)
+
+
+def fetch_tensors(store: MemoryStore, config: SiteJobConfig, path: Path) -> dict[str, torch.Tensor]:
+    fetch_model(store, config.parent.digest, path)
+    return read_safetensors(path)
+
+
+def test_the_same_job_twice_gives_the_same_digest(store: MemoryStore, config: SiteJobConfig, runtime: Runtime) -> None:
+    digests = set()
+    for attempt in (1, 2):
+        again = changed(config, attempt=attempt)
+        train_once(store, again, around(runtime))
+        manifest = read_update_manifest(store, again.round_uid, again.site, attempt)
+        assert manifest is not None
+        digests.add(manifest.file.digest)
+    assert len(digests) == 1
+
+
+def test_nothing_is_left_in_the_work_folder_after_the_commit(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime
+) -> None:
+    train_once(store, config, around(runtime))
+    assert not work_folder(config).exists()
+
+
+def test_a_committed_attempt_is_not_trained_again(store: MemoryStore, config: SiteJobConfig, runtime: Runtime) -> None:
+    train_once(store, config, around(runtime))
+    Path(config.data.path).unlink()
+    train_once(store, config, around(runtime))
+
+
+def test_clipping_holds_for_what_leaves(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime, tmp_path: Path
+) -> None:
+    strict = changed(config, privacy=PrivacySpec(clip_norm=0.01).to_dict())
+    train_once(store, strict, around(runtime))
+    parent, sent = fetch_tensors(store, strict, tmp_path / "p"), update(store, strict, tmp_path / "u")
+    norm = sum(float((sent[name] - parent[name]).double().square().sum()) for name in parent) ** 0.5
+    assert norm == pytest.approx(0.01, rel=1e-3)
+
+
+def test_figures_stay_inside_where_the_hospital_says_so(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime
+) -> None:
+    quiet = changed(config, privacy=PrivacySpec(allowed_artifacts=["update"]).to_dict())
+    train_once(store, quiet, around(runtime))
+    manifest = read_update_manifest(store, quiet.round_uid, quiet.site, quiet.attempt)
+    assert manifest is not None
+    assert manifest.metrics == {}
+
+
+def test_a_hospital_that_lets_no_update_out_is_refused(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime
+) -> None:
+    closed = changed(config, privacy=PrivacySpec(allowed_artifacts=["metrics"]).to_dict())
+    with pytest.raises(ConfigError, match=r"allowedArtifacts .* without update the hospital takes part in no round"):
+        train_once(store, closed, around(runtime))
+
+
+def test_a_parent_that_is_missing_or_changed_is_refused(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime
+) -> None:
+    with pytest.raises(NotFoundError):
+        train_once(store, changed(config, parent={"name": "x", "digest": "1" * 64}), around(runtime))
+    key = contract.model_key(config.parent.digest)
+    content = bytearray(store.get(key))
+    content[-1] ^= 1
+    store.put(key, bytes(content))
+    with pytest.raises(ArtifactError, match="sha256"):
+        train_once(store, config, around(runtime))
+
+
+def test_a_parent_of_another_architecture_is_refused(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime
+) -> None:
+    with pytest.raises(ArtifactError, match=r"parent model base is test_vit for 32 pixels, the round wants test_vit2"):
+        train_once(store, changed(config, architecture="test_vit2"), around(runtime))
+
+
+def test_unusable_data_commits_nothing(store: MemoryStore, config: SiteJobConfig, runtime: Runtime) -> None:
+    Path(config.data.path).write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"data.npz cannot be read as an npz archive"):
+        train_once(store, config, around(runtime))
+    assert store.list("rounds/") == []
+
+
+@pytest.mark.parametrize(
+    ("env", "code", "message"),
+    [
+        ({}, 78, "UMIM_CONFIG must be set"),
+        ({"UMIM_CONFIG": "{}"}, 78, "UMIM_CONFIG: roundNamespace"),
+        ({"UMIM_CONFIG": "not JSON"}, 78, "UMIM_CONFIG"),
+    ],
+)
+def test_a_bad_configuration_ends_with_its_exit_code_and_one_sentence(
+    tmp_path: Path, env: dict[str, str], code: int, message: str
+) -> None:
+    log = tmp_path / "termination-log"
+    assert run_job(lambda given: main(given, clock()), "umim-site", env, log) == code
+    assert message in log.read_text()
