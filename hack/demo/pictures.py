@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -38,6 +38,16 @@ def stretch(pixels: Array) -> GreyImage:
     """Map the 1st to 99th percentile of an image to [0, 255]."""
     low, high = np.percentile(pixels.astype(np.float64), [1, 99])
     return window(pixels, float(low), float(max(high, low + 1)))
+
+
+def enclosed_air(image: GreyImage, threshold: int) -> GreyImage:
+    """Return a mask, 0 and 255 and at most 128 pixels wide, of what is darker and is not connected to the border."""
+    small = Image.fromarray(image)
+    small.thumbnail((128, 128), Image.Resampling.BILINEAR)
+    air = Image.new("L", (small.width + 2, small.height + 2), 255)  # a frame that joins all air at the border
+    air.paste(small.point(lambda value: 255 if value < threshold else 0), (1, 1))
+    ImageDraw.floodfill(air, (0, 0), 0)
+    return np.asarray(air.crop((1, 1, small.width + 1, small.height + 1)), dtype=np.uint8)
 
 
 def write_png(image: GreyImage, path: Path, size: int = 128) -> None:

