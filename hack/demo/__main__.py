@@ -119,14 +119,21 @@ def _report(console: Console, cluster: Cluster, target: Target, done: Round) -> 
     assert done.status.global_model is not None  # _check saw to it
     model = cluster.model(FEDERATION, done.status.global_model.name)
     chain = lineage(model.name, cluster.models(FEDERATION))
-    shown = target.kubectl("get", "fround,gmodel,hospital", "-A", "-o", "wide")
-    python = Path(sys.executable).parent
-    tool = python / "umim"
+    question = ("get", "fround,gmodel,hospital", "-A", "-o", "wide")
+    tool = Path(sys.executable).parent / "umim"
     pull = f"KUBECONFIG={target.kubeconfig} {tool} models pull {model.name} -n {FEDERATION}"
     stop = (
-        "make cluster-down (its state stays; make cluster-purge deletes it)" if target.embedded else "make demo-clean"
+        "make cluster-down   (its state stays; make cluster-purge deletes it)" if target.embedded else "make demo-clean"
     )
-    console.print(rounds.report(done, model, chain, shown, pull, stop))
+    console.print(rounds.report(done, model, chain))
+    console.print(Text(), rounds.heading(f"kubectl {' '.join(question)}"))
+    console.out(target.kubectl(*question).rstrip(), highlight=False)
+    console.print(Text(), rounds.heading("Next"))
+    console.out(f"fetch the model  {pull}", highlight=False)
+    console.out(
+        f"watch a round    KUBECONFIG={target.kubeconfig} {target.tool('kubectl')} get fround -A -w", highlight=False
+    )
+    console.out(f"stop             {stop}", highlight=False)
 
 
 def _clean(console: Console, commands: Commands) -> None:

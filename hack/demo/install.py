@@ -82,10 +82,24 @@ class Installer:
         minio = {"enabled": True, "persistence": self._target.volume_values(volume_name(SYSTEM, "umim-minio"))}
         return {
             "image": self._target.image_values(),
-            "federations": {"namespaces": [FEDERATION]},
+            "federations": {"namespaces": self._federations()},
             "minio": minio,
             "redis": {"enabled": True},
         }
+
+    def _federations(self) -> list[str]:
+        """Return the demonstration's federation and those that an installed release serves: tests share it."""
+        listed = self._commands.output(
+            [self._target.tool("helm"), "list", "-n", SYSTEM, "-o", "json", "-f", "^umim$"], ""
+        )
+        if not json.loads(listed):
+            return [FEDERATION]
+        values = self._commands.output(
+            [self._target.tool("helm"), "get", "values", "umim", "-n", SYSTEM, "-o", "json"], ""
+        )
+        served = ((json.loads(values) or {}).get("federations") or {}).get("namespaces", [])
+        names = self._target.kubectl("get", "namespaces", "-o", "name").split()
+        return sorted({FEDERATION, *(name for name in served if f"namespace/{name}" in names)})
 
     def _hospital_values(self, site: Site) -> Manifest:
         volumes = {

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
@@ -55,29 +56,24 @@ def next_name(rounds: Iterable[Round]) -> tuple[str, bool]:
     return (f"demo-{max(numbered) + 1}", True) if newest.finished else (newest.name, False)
 
 
-def report(
-    done: Round, model: Model, chain: Sequence[Model], kubectl_output: str, pull: str, stop: str
-) -> RenderableType:
-    """Return the end of the demonstration: sites, model, lineage, how to fetch it and how to stop the cluster."""
+def report(done: Round, model: Model, chain: Sequence[Model]) -> RenderableType:
+    """Return what came of the round: sites, model, lineage."""
     kinds = {f"{site.namespace}.{site.hospital}": site.title for site in SITES}
-    legend = ", ".join(f"{site.name}: {kinds[site.name]}" for site in done.status.sites if site.name in kinds)
+    legend = "; ".join(f"{site.name}: {kinds[site.name]}" for site in done.status.sites if site.name in kinds)
     return Group(
-        Rule(Text(f"Round {done.namespace}/{done.name}", style="bold"), align="left"),
+        heading(f"Round {done.namespace}/{done.name}"),
         render.sites_table(done.status.sites),
-        Text(legend, style="dim"),
-        Text("Losses are those of each hospital's own validation patients, with its own head.\n", style="dim"),
-        Rule(Text("Global model", style="bold"), align="left"),
+        Text(f"{legend}. Loss: of the hospital's own validation patients, before -> after.\n", style="dim"),
+        heading("Global model"),
         render.model_facts(model),
-        Text("Lineage"),
-        render.lineage_tree(chain),
-        Text(),
-        Rule(Text("kubectl get fround,gmodel,hospital -A -o wide", style="bold"), align="left"),
-        Text(kubectl_output.rstrip(), no_wrap=True, overflow="ignore"),
-        Text(),
-        Rule(Text("Next", style="bold"), align="left"),
-        Text(f"Fetch the model:    {pull}", overflow="fold"),
-        Text(f"Stop the cluster:   {stop}", overflow="fold"),
+        Text("Lineage", style="bold"),
+        Padding(render.lineage_tree(chain), (0, 2)),
     )
+
+
+def heading(text: str) -> Rule:
+    """Return a heading of the report."""
+    return Rule(Text(text, style="bold"), align="left", style="dim")
 
 
 def as_json(name: str) -> str:

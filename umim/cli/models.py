@@ -11,7 +11,7 @@ import typer
 
 from umim.cli import options, render
 from umim.cli.kube import Cluster
-from umim.cli.output import Format, json_list, show, show_json
+from umim.cli.output import Format, json_list, show, show_json, show_text
 from umim.cli.pull import pull_model
 from umim.cli.resources import lineage as ancestors
 from umim.cli.store import open_store
@@ -84,3 +84,4 @@ def pull(
         show_json({"directory": str(target.resolve()), "fetched": fetched, "manifest": manifest.to_dict()})
     else:
         show(render.pulled(str(target), manifest, fetched))
+        show_text(f"\nLoad it with timm:\n\n{render.loading_code(str(target), manifest)}")

@@ -24,9 +24,14 @@ def show(renderable: RenderableType) -> None:
     Console(highlight=False).print(renderable)
 
 
+def show_text(text: str) -> None:
+    """Print lines that are to be copied: never wrapped or styled."""
+    Console(highlight=False, markup=False, soft_wrap=True).out(text, highlight=False)
+
+
 def show_json(value: Any) -> None:
     """Print as indented JSON, unwrapped."""
-    Console(highlight=False, markup=False, soft_wrap=True).out(json.dumps(value, indent=2), highlight=False)
+    show_text(json.dumps(value, indent=2))
 
 
 def json_list(items: Sequence[Raw]) -> dict[str, Any]:

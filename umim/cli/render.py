@@ -73,7 +73,7 @@ def loss_change(metrics: Metrics | None) -> tuple[str, str, str]:
     """Return loss before, loss after and the change in per cent, each as text; a dash where it was not let out."""
     before, after = (metrics or {}).get("loss_before"), (metrics or {}).get("loss_after")
     change = f"{100 * (after - before) / before:+.0f} %" if before and after is not None else NONE
-    return (NONE if before is None else f"{before:.4f}", NONE if after is None else f"{after:.4f}", change)
+    return (NONE if before is None else f"{before:.3f}", NONE if after is None else f"{after:.3f}", change)
 
 
 def rounds_table(rounds: Sequence[Round], now: datetime) -> Table:
@@ -127,7 +127,7 @@ def conditions_table(conditions: Sequence[Condition], now: datetime) -> Table:
 
 def sites_table(sites: Sequence[SiteStatus]) -> Table:
     """Return one row a site: phase, samples, loss on its own validation part before and after, message."""
-    table = _table("SITE", "PHASE", "ATTEMPT", "SAMPLES", "LOSS BEFORE -> AFTER", "CHANGE")
+    table = _table("SITE", "PHASE", "ATTEMPT", "SAMPLES", "LOSS", "CHANGE")
     for column in table.columns[3:]:
         column.justify = "right"
     messages = any(site.message for site in sites)
@@ -214,22 +214,24 @@ def model_facts(model: Model) -> Table:
     )
 
 
-def pulled(folder: str, manifest: ModelManifest, fetched: bool) -> Group:
-    """Return what ``umim models pull`` says at its end, with the lines that load the model."""
+def pulled(folder: str, manifest: ModelManifest, fetched: bool) -> Table:
+    """Return what ``umim models pull`` has written."""
     how = "fetched and verified" if fetched else "already there, verified"
-    tensors = f"{folder}/model.safetensors"
-    code = (
-        "import timm, safetensors.torch\n"
-        f'model = timm.create_model("{manifest.architecture}", img_size={manifest.image_size}, num_classes=0)\n'
-        f'model.load_state_dict(safetensors.torch.load_file("{tensors}"))'
-    )
-    facts = _facts(
-        ("Model", Text(f"{tensors}  ({size(manifest.file.size_bytes)}, {how})")),
+    return _facts(
+        ("Model", Text(f"{folder}/model.safetensors  ({size(manifest.file.size_bytes)}, {how})")),
         ("Manifest", Text(f"{folder}/manifest.json")),
         ("sha256", Text(manifest.file.digest)),
         ("Tensors", Text(str(len(manifest.file.tensors)))),
     )
-    return Group(facts, Text("\nLoad it with timm:"), Padding(Text(code, style="cyan"), (0, 2)))
+
+
+def loading_code(folder: str, manifest: ModelManifest) -> str:
+    """Return the lines that load a pulled model with timm."""
+    return (
+        "import timm, safetensors.torch\n"
+        f'model = timm.create_model("{manifest.architecture}", img_size={manifest.image_size}, num_classes=0)\n'
+        f'model.load_state_dict(safetensors.torch.load_file("{folder}/model.safetensors"))'
+    )
 
 
 def phase(name: str, reason: str | None = None) -> Text:

@@ -35,8 +35,8 @@ def test_sizes_have_binary_units(number: int, shown: str) -> None:
 @pytest.mark.parametrize(
     ("metrics", "shown"),
     [
-        ({"loss_before": 0.9, "loss_after": 0.45}, ("0.9000", "0.4500", "-50 %")),
-        ({"loss_before": 0.0, "loss_after": 0.1}, ("0.0000", "0.1000", "-")),
+        ({"loss_before": 0.9, "loss_after": 0.45}, ("0.900", "0.450", "-50 %")),
+        ({"loss_before": 0.0, "loss_after": 0.1}, ("0.000", "0.100", "-")),
         ({}, ("-", "-", "-")),
         (None, ("-", "-", "-")),
     ],
@@ -54,7 +54,7 @@ def test_the_list_of_rounds_tells_the_story_in_one_row() -> None:
 def test_the_progress_view_has_a_bar_a_site_with_speed_and_rest() -> None:
     shown = text(render.progress_view(parse_round(round_object()), NOW))
     assert "hospital-a.neuro" in shown
-    assert "96 samples  loss 0.9000 -> 0.4500" in shown
+    assert "96 samples  loss 0.900 -> 0.450" in shown
     assert "epoch 2/2  loss 0.700  81 images/s  1m15s left" in shown
     assert " 50 %" in shown
 
@@ -62,7 +62,7 @@ def test_the_progress_view_has_a_bar_a_site_with_speed_and_rest() -> None:
 def test_the_description_shows_conditions_and_sites() -> None:
     model = {"name": "demo-1-model", "digest": DIGEST}
     shown = text(render.round_detail(parse_round(round_object(phase="Complete", globalModel=model)), NOW), 200)
-    for word in ("Accepted", "well formed", "0.9000 -> 0.4500", "demo-1-model", DIGEST, "start model by random"):
+    for word in ("Accepted", "well formed", "0.900 -> 0.450", "demo-1-model", DIGEST, "start model by random"):
         assert word in shown
 
 
@@ -111,7 +111,7 @@ def test_a_pulled_model_comes_with_the_lines_that_load_it() -> None:
         software={},
         created=NOW,
     )
-    shown = text(render.pulled("demo", manifest, True))
-    assert 'timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=0)' in shown
-    assert 'load_file("demo/model.safetensors")' in shown
-    assert DIGEST in shown
+    code = render.loading_code("demo", manifest)
+    assert 'timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=0)' in code
+    assert 'load_file("demo/model.safetensors")' in code
+    assert DIGEST in text(render.pulled("demo", manifest, True))
