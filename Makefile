@@ -77,7 +77,8 @@ cluster-kubeconfig: python ## Print the path of the kubeconfig (use make -s).
 	@python3 -m hack.cluster kubeconfig
 
 .PHONY: clean
-clean: ## Remove the virtual environment and caches of tools in this checkout.
+clean: ## Remove the virtual environment, the images' build storage and caches of tools.
+	@python3 -m hack.images clean
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 
 .PHONY: python

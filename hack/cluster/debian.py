@@ -1,11 +1,15 @@
 """Installs the Debian packages that are missing."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from hack.cluster.progress import ClusterError, Progress
+
+LOCK = Path("/run/umim-apt.lock")
 
 CLUSTER_PACKAGES = (
     "busybox-static",
@@ -44,7 +48,15 @@ def missing_packages(packages: Sequence[str]) -> list[str]:
 
 def ensure_packages(packages: Sequence[str], progress: Progress) -> None:
     """apt-get install what is missing. Raises ClusterError when that fails."""
-    missing = missing_packages(packages)
+    if not missing_packages(packages):
+        return
+    # apt-get update fails at once where another apt-get runs, so two of ours (cluster and images) take turns.
+    with LOCK.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install_missing(missing_packages(packages), progress)
+
+
+def _install_missing(missing: Sequence[str], progress: Progress) -> None:
     if not missing:
         return
     with progress.step(f"installing Debian packages: {' '.join(missing)}"):

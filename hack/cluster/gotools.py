@@ -48,7 +48,10 @@ def _version_flags() -> tuple[str, ...]:
     values = {"gitVersion": KUBERNETES_VERSION, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
     flags = [f"-X {package}.{key}={value}" for package in packages for key, value in values.items()]
-    return (*flags, f"-X helm.sh/helm/v3/internal/version.version={HELM_VERSION}")
+    # Without these Helm takes every cluster that it cannot ask (template, lint) for Kubernetes 1.20.
+    helm = {"internal/version.version": HELM_VERSION}
+    helm |= {"pkg/chartutil.k8sVersionMajor": major, "pkg/chartutil.k8sVersionMinor": minor}
+    return (*flags, *(f"-X helm.sh/helm/v3/{name}={value}" for name, value in helm.items()))
 
 
 _KUBERNETES = (

@@ -5,6 +5,7 @@ Every Pod is admitted under the restricted Pod Security Standard.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from umim import contract
 from umim.api.base import API_VERSION
 from umim_operator.config import JobDefaults
-from umim_operator.consent import site_resources, with_default_resources
+from umim_operator.consent import parse_quantity, site_resources, with_default_resources
 from umim_operator.state import Launch, ModelPublication, RoundView
 
 Manifest = dict[str, Any]
@@ -119,6 +120,7 @@ def _container(
     requests, limits = _resources(view, launch)
     environment = {contract.ENV_CONFIG: launch.config.model_dump_json(by_alias=True, exclude_none=True)}
     environment |= defaults.environment
+    environment["OMP_NUM_THREADS"] = str(_threads(requests, limits))
     if traceparent is not None:
         environment[contract.ENV_TRACEPARENT] = traceparent
     image = defaults.aggregator_image if launch.role == "aggregate" else defaults.trainer_image
@@ -140,6 +142,15 @@ def _container(
         "terminationMessagePath": contract.TERMINATION_LOG,
         "volumeMounts": mounts,
     }
+
+
+def _threads(requests: Mapping[str, str], limits: Mapping[str, str]) -> int:
+    """Return the number of compute threads: the container's share of CPUs, rounded up.
+
+    More threads than CPUs fight each other, and the number must not depend on the node: it decides the order of sums.
+    """
+    share = parse_quantity(limits.get("cpu") or requests.get("cpu") or "1")
+    return max(1, math.ceil(share))
 
 
 def _service_account(launch: Launch, defaults: JobDefaults) -> str:
