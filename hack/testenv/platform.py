@@ -1,0 +1,164 @@
+"""Brings the platform up: cluster, images, the umim chart. Idempotent; takes seconds when all is up already.
+
+The tests share the release ``umim`` in ``umim-system`` with the demonstration, because only one operator may act in a
+cluster. An existing release keeps its values; the tests only add their federation namespace.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import redis
+from pydantic import SecretStr
+
+from hack.cluster import gotools
+from hack.cluster.progress import Progress
+from hack.cluster.settings import Paths
+from hack.testenv.api import Api, Object
+from hack.testenv.helm import Helm
+from hack.testenv.waiting import wait_until
+from umim.artifacts.minio import MinioStore
+from umim.settings import S3Credentials, StoreSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+SYSTEM = "umim-system"
+RELEASE = "umim"
+PREFIX = os.environ.get("UMIM_TEST_PREFIX", "t")
+"""Of all namespaces of the tests: with another one, a second run can work beside the first."""
+FEDERATION = f"{PREFIX}-federation"
+OPERATOR = "umim-operator"
+REDIS = "umim-redis"
+BUCKET = "umim"
+TEST_LABEL = {"umim.dev/test": PREFIX}
+"""On every namespace and volume of the tests, so that what an interrupted run left is found."""
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+FRESH_VALUES = {
+    "minio": {"enabled": True, "persistence": {"enabled": False}},
+    "redis": {"enabled": True},
+}
+"""For a cluster without a release: nothing outlives the Pods."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A running platform and how to reach it from here."""
+
+    api: Api
+    helm: Helm
+    kubectl: Path
+    kubeconfig: Path
+
+    def run_kubectl(self, *arguments: str) -> str:
+        """Return kubectl's output. Raises CalledProcessError."""
+        command = [str(self.kubectl), "--kubeconfig", str(self.kubeconfig), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    def namespace(self, name: str) -> None:
+        """Make a namespace of the tests, under the restricted Pod Security Standard."""
+        labels = {**TEST_LABEL, **RESTRICTED}
+        self.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+
+    def store(self, credentials: S3Credentials | None = None) -> MinioStore:
+        """Return the object store, reached from the host; by default with the administrator's rights."""
+        if credentials is None:
+            root = self.secret(SYSTEM, "umim-minio")
+            credentials = S3Credentials(access_key=root["rootUser"], secret_key=SecretStr(root["rootPassword"]))
+        endpoint = f"http://{self._address('umim-minio')}:9000"
+        return MinioStore.from_settings(StoreSettings(endpoint=endpoint, bucket=BUCKET, credentials=credentials))
+
+    def redis(self) -> redis.Redis:
+        """Return Redis, reached from the host, with the operator's rights."""
+        secret = self.secret(SYSTEM, REDIS)
+        return redis.Redis(
+            host=self._address(REDIS), port=6379, password=secret["password"], decode_responses=True, socket_timeout=10
+        )
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        """Return the values of a Secret."""
+        data = self.api.get("Secret", namespace, name)["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    def scale(self, deployment: str, replicas: int) -> None:
+        """Set the replicas of a Deployment of the platform and wait until it has exactly as many."""
+        self.api.patch("Deployment", SYSTEM, deployment, {"spec": {"replicas": replicas}})
+        self.wait_ready(deployment)
+
+    def restart_operator(self) -> None:
+        """Make the operator run the image that is loaded now, and wait for it."""
+        stamp = {"umim.dev/restarted": datetime.now(UTC).isoformat()}
+        patch = {"spec": {"replicas": 1, "template": {"metadata": {"annotations": stamp}}}}
+        self.api.patch("Deployment", SYSTEM, OPERATOR, patch)
+        self.wait_ready(OPERATOR)
+
+    def wait_ready(self, deployment: str) -> None:
+        """Wait until a Deployment of the platform is as it should be."""
+        labels = {"app.kubernetes.io/instance": RELEASE, "app.kubernetes.io/component": deployment.split("-", 1)[1]}
+        wait_until(
+            f"Deployment {deployment} rolled out",
+            lambda: self._rolled_out(deployment, labels),
+            180,
+            lambda: "\n".join(describe_pod(self.api, pod) for pod in self.api.select("Pod", SYSTEM, labels)),
+        )
+
+    def _rolled_out(self, deployment: str, labels: dict[str, str]) -> bool:
+        body = self.api.get("Deployment", SYSTEM, deployment)
+        status, wanted = body.get("status", {}), body["spec"]["replicas"]
+        if status.get("observedGeneration", 0) < body["metadata"]["generation"]:
+            return False
+        counts = [status.get(key, 0) for key in ("replicas", "updatedReplicas", "readyReplicas")]
+        return counts == [wanted] * 3 and len(self.api.select("Pod", SYSTEM, labels)) == wanted
+
+    def _address(self, service: str) -> str:
+        # kube-proxy of the embedded cluster runs on the host, so that a ClusterIP is reachable from here.
+        address: str = self.api.get("Service", SYSTEM, service)["spec"]["clusterIP"]
+        return address
+
+
+def bring_up() -> Platform:
+    """Start what does not run, install what is not installed, and return the platform."""
+    paths = Paths.from_env(os.environ)
+    _step("hack.cluster", "up")
+    _step("hack.images", "load")
+    tools = gotools.ensure(["helm", "kubectl"], paths.cache, Progress())
+    helm = Helm(tools["helm"], paths.kubeconfig, ROOT / "charts")
+    platform = Platform(Api(paths.kubeconfig), helm, tools["kubectl"], paths.kubeconfig)
+    if platform.api.find("Namespace", "", SYSTEM) is None:
+        labels = {"name": SYSTEM, "labels": RESTRICTED}
+        platform.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": labels})
+    platform.namespace(FEDERATION)
+    install_umim(platform)
+    return platform
+
+
+def install_umim(platform: Platform) -> None:
+    """Install the chart, or upgrade the release that is there, and let the operator run the newest image."""
+    present = platform.helm.values(RELEASE, SYSTEM)
+    values = dict(FRESH_VALUES) if present is None else {}
+    others: Sequence[str] = ((present or {}).get("federations") or {}).get("namespaces") or []
+    known = [name for name in others if platform.api.find("Namespace", "", name) is not None]
+    values["federations"] = {"namespaces": sorted({*known, FEDERATION})}
+    platform.helm.install(RELEASE, "umim", SYSTEM, values, keep_values=present is not None, wait=True)
+    platform.restart_operator()
+
+
+def describe_pod(api: Api, pod: Object) -> str:
+    """Return a Pod's state and the end of its log, for failure messages."""
+    meta, status = pod["metadata"], pod.get("status", {})
+    states = [item.get("state") for item in status.get("containerStatuses", [])]
+    head = f"Pod {meta['namespace']}/{meta['name']}: {status.get('phase')} {states} {status.get('message', '')}"
+    return f"{head}\n{api.log(meta['namespace'], meta['name'])}"
+
+
+def _step(module: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"`python3 -m {module} {' '.join(arguments)}` failed:\n{done.stdout}{done.stderr}"[-3000:])
