@@ -33,7 +33,7 @@ def _tool(name: str, *arguments: str) -> tuple[str, ...]:
 STEPS = (
     Step("lint", "ruff check", _tool("ruff", "check", "--quiet", ".")),
     Step("lint", "ruff format", _tool("ruff", "format", "--check", "--quiet", ".")),
-    Step("lint", "mypy", _tool("mypy", "umim", "operator/umim_operator", "hack")),
+    Step("lint", "mypy", _tool("mypy", "umim", "operator/umim_operator", "hack", "tests")),
     Step("lint", "import-linter", _tool("lint-imports", "--no-logo")),
     Step("unit", "tools from source", (sys.executable, "-m", "hack.cluster", "tool", "minio")),
     Step("unit", "helm from source", (sys.executable, "-m", "hack.cluster", "tool", "helm")),

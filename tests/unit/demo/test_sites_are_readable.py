@@ -55,7 +55,7 @@ def test_archive_has_three_planes_of_three_patients(prepared: dict[str, Prepared
     assert dataset.patient_count == 3
     assert dataset.classes == ("axial", "coronal", "sagittal")
     assert dataset.targets is not None
-    assert min(Counter(dataset.targets.tolist()).values()) >= 60
+    assert min(Counter(int(label) for label in dataset.targets).values()) >= 60
 
 
 def test_the_pool_is_unlabelled(prepared: dict[str, Prepared]) -> None:

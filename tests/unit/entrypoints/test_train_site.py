@@ -28,6 +28,7 @@ from umim.training.site import encoder_tensors, work_folder
 
 def write_data(path: Path) -> Path:
     data = dataset()
+    assert data.targets is not None
     np.savez(path, train_images=data.images[:, 0], train_labels=data.targets, train_groups=data.patients)
     return path
 

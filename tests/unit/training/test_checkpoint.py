@@ -12,13 +12,13 @@ from umim.training.site import Trained, pretrain, train_at_site, work_folder
 STEPS = 2  # 16 training images in batches of 8
 
 
-def full(work: Path, runtime: Runtime, **training: object) -> Trained:
-    config = site_config(work, epochs=4, objective="supervised+mim", proximal_mu=0.1, **training)
+def full(work: Path, runtime: Runtime, **training: float) -> Trained:
+    config = site_config(work, "classification", epochs=4, objective="supervised+mim", proximal_mu=0.1, **training)
     return train_at_site(config, parent(), dataset(), around(runtime))
 
 
-def killed(work: Path, runtime: Runtime, steps: int, **training: object) -> Path:
-    config = site_config(work, epochs=4, objective="supervised+mim", proximal_mu=0.1, **training)
+def killed(work: Path, runtime: Runtime, steps: int, **training: float) -> Path:
+    config = site_config(work, "classification", epochs=4, objective="supervised+mim", proximal_mu=0.1, **training)
     with pytest.raises(Kill):
         train_at_site(config, parent(), dataset(), kill_after(runtime, steps))
     return work_folder(config)
