@@ -73,8 +73,10 @@ def _run(console: Console, commands: Commands) -> None:
     )
     board.one(4, "install", lambda task: _install(task, target, commands, prepared), commands.stop)
     cluster = _connect(target)
-    name, make = rounds.next_name(cluster.rounds(FEDERATION))
-    board.one(5, f"round {name}", lambda task: _start(task, target, name, make), commands.stop)
+    existing = cluster.rounds(FEDERATION)
+    name, make = rounds.next_name(existing)
+    old = rounds.superseded(existing)
+    board.one(5, f"round {name}", lambda task: _start(task, target, name, make, old), commands.stop)
     console.print(f"[6/7] training (elapsed {board.elapsed})", markup=False)
     done = follow(poll(cluster, FEDERATION, name, ROUND_SECONDS), console)
     _check(done)
@@ -99,7 +101,10 @@ def _connect(target: Target) -> Cluster:
     return Cluster.connect(kubeconfig=target.kubeconfig)
 
 
-def _start(task: Task, target: Target, name: str, make: bool) -> None:
+def _start(task: Task, target: Target, name: str, make: bool, old: list[str]) -> None:
+    if old:
+        task.detail = f"deleting {', '.join(old)}; their models stay"
+        target.kubectl("delete", "fround", *old, "-n", FEDERATION, "--ignore-not-found", "--timeout=2m")
     if not make:
         task.detail = "unfinished from the last run: following it"
         return

@@ -56,6 +56,12 @@ def next_name(rounds: Iterable[Round]) -> tuple[str, bool]:
     return (f"demo-{max(numbered) + 1}", True) if newest.finished else (newest.name, False)
 
 
+def superseded(rounds: Iterable[Round]) -> list[str]:
+    """Return the demonstration's finished rounds but the newest two: their Jobs count against the hospitals' quotas."""
+    numbered = sorted(int(match[1]) for one in rounds if one.finished and (match := NAME.match(one.name)))
+    return [f"demo-{number}" for number in numbered[:-2]]
+
+
 def report(done: Round, model: Model, chain: Sequence[Model]) -> RenderableType:
     """Return what came of the round: sites, model, lineage."""
     kinds = {f"{site.namespace}.{site.hospital}": site.title for site in SITES}

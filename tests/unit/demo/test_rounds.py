@@ -50,6 +50,13 @@ def test_a_new_round_starts_unless_one_is_unfinished(
     assert rounds.next_name([named(*one) for one in existing]) == expected
 
 
+def test_only_finished_rounds_of_the_demonstration_make_way() -> None:
+    phases = {"demo-1": "Complete", "demo-2": "Failed", "demo-9": "Complete", "demo-10": "Complete"}
+    existing = [named(*one) for one in [*phases.items(), ("demo-11", "Training"), ("mine", "Complete")]]
+    assert rounds.superseded(existing) == ["demo-1", "demo-2"]
+    assert rounds.superseded(existing[2:]) == []
+
+
 def test_namespaces_hold_pods_to_the_restricted_standard() -> None:
     labels = namespace("hospital-a")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
