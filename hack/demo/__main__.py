@@ -17,7 +17,7 @@ from hack.demo.board import Board, Task
 from hack.demo.commands import Commands
 from hack.demo.data import Prepared
 from hack.demo.errors import DemoError
-from hack.demo.install import FEDERATION, NAMESPACES, Installer
+from hack.demo.install import FEDERATION, NAMESPACES, SYSTEM, Installer
 from hack.demo.sources import cache_root
 from hack.demo.target import Target
 from umim.cli.kube import Cluster
@@ -150,16 +150,24 @@ def _clean(console: Console, commands: Commands) -> None:
 
 def _remove(task: Task, target: Target) -> None:
     task.detail = "rounds: the operator cleans the hospitals"
+    others: set[str] = set()
     if "federationrounds" in target.kubectl("api-resources", "--api-group=umim.dev", "-o", "name"):
         target.kubectl("delete", "fround", "--all", "-n", FEDERATION, "--ignore-not-found", "--timeout=2m")
+        found = target.kubectl("get", "fround,gmodel,hospital", "-A", "-o", "jsonpath={.items[*].metadata.namespace}")
+        others = set(found.split()) - set(NAMESPACES)
+    # The operator and the resource definitions stay where somebody else uses them.
+    gone = [name for name in NAMESPACES if not (others and name == SYSTEM)]
     task.detail = "namespaces"
-    target.kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found", "--timeout=3m")
-    task.detail = "volumes and cluster-wide objects"
-    target.kubectl("delete", "pv", "-l", "app.kubernetes.io/part-of=umim-demo", "--ignore-not-found")
+    target.kubectl("delete", "namespace", *gone, "--ignore-not-found", "--timeout=3m")
+    task.detail = "volumes"
+    target.remove_volumes(gone)
+    if others:
+        task.detail = f"{', '.join(gone)} are gone; UMIM stays for {', '.join(sorted(others))}"
+        return
+    task.detail = "cluster-wide objects"
     kinds = "clusterrole,clusterrolebinding,customresourcedefinition"
     target.kubectl("delete", kinds, "-l", "app.kubernetes.io/instance=umim", "--ignore-not-found", "--timeout=2m")
-    target.remove_volume_folders()
-    task.detail = f"namespaces {', '.join(NAMESPACES)} are gone"
+    task.detail = f"namespaces {', '.join(gone)} are gone"
 
 
 if __name__ == "__main__":

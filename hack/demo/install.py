@@ -23,6 +23,7 @@ DATA_CLAIM = "umim-hospital-data"
 MARK = "umim.dev/demo-data"
 LOADER = "umim-demo-loader"
 WAIT = "5m"
+PART_OF = "umim-demo"
 
 Manifest = dict[str, Any]
 
@@ -36,6 +37,7 @@ class Installer:
 
     def install(self, task: Task, prepared: list[Prepared]) -> None:
         """Make namespaces and volumes, install both charts, copy the images; done when the operator is ready."""
+        self._refuse_foreign_release()
         task.detail = "namespaces and volumes"
         self._apply([namespace(name) for name in NAMESPACES] + self._target.volumes() + [self._pool_claim()])
         with ThreadPoolExecutor(max_workers=4) as pool:
@@ -59,6 +61,17 @@ class Installer:
             umim.result()
         self._restart_if_changed()
         task.detail = f"operator ready; {copied or 'no'} volumes filled"
+
+    def _refuse_foreign_release(self) -> None:
+        """On a cluster of the user's own, leave an installation alone that is not the demonstration's."""
+        labels = self._target.kubectl(
+            "get", "namespace", SYSTEM, "--ignore-not-found", "-o", "jsonpath={.metadata.labels}"
+        )
+        if not self._target.embedded and labels and PART_OF not in json.loads(labels).values():
+            raise DemoError(
+                f"namespace {SYSTEM} exists and is not the demo's: it would overwrite an installation of UMIM; "
+                "use a cluster without one."
+            )
 
     def _await_definitions(self, helm_ended: Any) -> None:
         names = [f"crd/{plural}.umim.dev" for plural in ("federationrounds", "globalmodels", "hospitals")]
@@ -167,7 +180,7 @@ class Installer:
 def namespace(name: str) -> Manifest:
     """Return a namespace that admits only Pods under the restricted Pod Security Standard."""
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
-    labels["app.kubernetes.io/part-of"] = "umim-demo"
+    labels["app.kubernetes.io/part-of"] = PART_OF
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 

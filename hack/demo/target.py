@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hack.demo.sites import SITES
 
 USER = 65532
 KINDS = ("embedded", "current")
+VOLUME_LABEL = "umim.dev/demo-namespace"
 OPERATOR_IMAGE = "localhost/umim/operator:dev"
 
 
@@ -118,10 +119,15 @@ class Target:
                 claims.append((site.namespace, "umim-hospital-work"))
         return [self._volume(namespace, claim) for namespace, claim in claims]
 
-    def remove_volume_folders(self) -> None:
-        """Delete what the embedded cluster's volumes held."""
-        if self.embedded:
-            shutil.rmtree(self._folders, ignore_errors=True)
+    def remove_volumes(self, namespaces: Sequence[str]) -> None:
+        """Delete the embedded cluster's volumes for these namespaces, whose claims are gone, and what they held."""
+        if not self.embedded:
+            return
+        chosen = f"{VOLUME_LABEL} in ({','.join(namespaces)})"
+        self.kubectl("delete", "pv", "-l", chosen, "--ignore-not-found", "--timeout=1m")
+        for name in namespaces:
+            for folder in self._folders.glob(volume_name(name, "*")):
+                shutil.rmtree(folder)
 
     @property
     def _folders(self) -> Path:
@@ -147,7 +153,7 @@ class Target:
         return {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
-            "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "umim-demo"}},
+            "metadata": {"name": name, "labels": {VOLUME_LABEL: namespace}},
             "spec": {
                 "capacity": {"storage": "200Gi"},
                 "accessModes": ["ReadWriteOnce"],
