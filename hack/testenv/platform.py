@@ -98,6 +98,12 @@ class Platform:
         self.api.patch("Deployment", SYSTEM, OPERATOR, patch)
         self.wait_ready(OPERATOR)
 
+    def kill_operator(self) -> None:
+        """Kill the operator without a grace period; Kubernetes starts it again."""
+        labels = {"app.kubernetes.io/instance": RELEASE, "app.kubernetes.io/component": "operator"}
+        for pod in self.api.select("Pod", SYSTEM, labels):
+            self.api.delete("Pod", SYSTEM, pod["metadata"]["name"], now=True)
+
     def wait_ready(self, deployment: str) -> None:
         """Wait until a Deployment of the platform is as it should be."""
         labels = {"app.kubernetes.io/instance": RELEASE, "app.kubernetes.io/component": deployment.split("-", 1)[1]}

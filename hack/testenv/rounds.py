@@ -135,6 +135,20 @@ class Round:
         """Return the keys of the round's objects in the store."""
         return [item.key for item in self.platform.store().list(contract.round_prefix(self.uid))]
 
+    def active_jobs(self) -> list[str]:
+        """Return the names of the round's Jobs that have not ended."""
+        return [job["metadata"]["name"] for job in self.jobs() if not _ended(job)]
+
+    def kill_site(self, site: Site) -> None:
+        """Kill the running Pod of a site without a grace period."""
+        for pod in self.pods(site.namespace):
+            if pod["status"].get("phase") == "Running":
+                self.platform.api.delete("Pod", site.namespace, pod["metadata"]["name"], now=True)
+
+    def contributors(self) -> list[str]:
+        """Return the sites whose updates the published model holds."""
+        return [item["site"] for item in self.model()["spec"]["contributors"]]
+
     def model(self) -> Object:
         """Return the GlobalModel that the round published."""
         return self.platform.api.get("GlobalModel", FEDERATION, self.status["globalModel"]["name"])
@@ -153,6 +167,11 @@ class Round:
 def _site(status: Object, site: Site) -> Object:
     found: dict[str, Object] = {item["name"]: item for item in status.get("sites", [])}
     return found.get(site.name, {})
+
+
+def _ended(job: Object) -> bool:
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(item["type"] in ("Complete", "Failed") and item["status"] == "True" for item in conditions)
 
 
 def _in_phase(site: Object, phase: str) -> Object | None:

@@ -26,7 +26,7 @@ TTL = "10s"
 @pytest.fixture(scope="module")
 def first(launch: Launch, sites: tuple[Site, Site, Site]) -> Round:
     """A complete round over three hospitals that made its own start model."""
-    made = launch("first", *sites, parent=RANDOM, quorum=2, training={"epochs": 2})
+    made = launch("first", *sites, parent=RANDOM, quorum=2, training={"epochs": 8, "learningRate": 3e-3})
     made.wait_phase("Complete")
     return made
 
