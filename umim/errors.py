@@ -16,9 +16,17 @@ class UmimError(Exception):
 
 
 class DataError(UmimError):
-    """The hospital's (or server's) data cannot be used: names the file or column, the value, what is allowed."""
+    """The hospital's (or server's) data cannot be used: names the file or column, the value, what is allowed.
+
+    ``public`` is what may leave the hospital: a sentence that names fields of its Hospital resource only. The message
+    itself stays in the Pod's log, since the name of a file may name a patient.
+    """
 
     exit_code = 65  # EX_DATAERR
+
+    def __init__(self, message: str, public: str = "the data cannot be used") -> None:
+        super().__init__(message)
+        self.public = public
 
 
 class ConfigError(UmimError):

@@ -21,6 +21,8 @@ from umim import contract
 
 Object = dict[str, Any]
 TTL = "10s"
+LEARNS = {"epochs": 30, "learningRate": 1e-3}
+"""Enough for the textures: the loss on unseen patients falls."""
 
 
 @pytest.fixture(scope="module")

@@ -34,12 +34,18 @@ def find_entries(root: Path, labels_file: str | None, task: Task, is_image: Call
     Raises DataError when the folder or CSV is missing, empty or does not fit the task.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder: set spec.data.path to a folder inside the volume")
+        raise DataError(
+            f"{root} is not a folder: set spec.data.path to a folder inside the volume",
+            public="spec.data.path names no folder inside the volume",
+        )
     if labels_file is not None:
         return _from_table(root, labels_file, task, is_image)
     if task in ("multilabel", "segmentation"):
         column = "label" if task == "multilabel" else "mask"
-        raise DataError(f"task {task} needs spec.data.labelsFile, a CSV file with the columns file and {column}")
+        raise DataError(
+            text := f"task {task} needs spec.data.labelsFile, a CSV file with the columns file and {column}",
+            public=text,
+        )
     if task == "none":
         return [Entry(path) for path in _files(root, is_image)]
     return _from_folders(root, is_image)
@@ -62,7 +68,10 @@ def _files(folder: Path, is_image: Callable[[Path], bool]) -> list[Path]:
 def _from_table(root: Path, labels_file: str, task: Task, is_image: Callable[[Path], bool]) -> list[Entry]:
     table = _inside(root, labels_file, f"spec.data.labelsFile {labels_file!r}")
     if not table.is_file():
-        raise DataError(f"spec.data.labelsFile: {table} is not a file")
+        raise DataError(
+            f"spec.data.labelsFile: {table} is not a file",
+            public="spec.data.labelsFile names no file below spec.data.path",
+        )
     result: list[Entry] = []
     for where, row in _rows(table, task):
         path = _inside(root, row["file"], f"{where}: file {row['file']!r}")

@@ -29,7 +29,8 @@ def read_npz(location: DatasetLocation, report: Report) -> Iterator[Sample]:
     path = _archive(Path(location.path))
     if location.labels_file is not None:
         raise DataError(
-            f"spec.data.labelsFile {location.labels_file!r}: not allowed with format npz, whose labels are inside"
+            f"spec.data.labelsFile {location.labels_file!r}: not allowed with format npz, whose labels are inside",
+            public="spec.data.labelsFile is not allowed with format npz, whose labels are inside",
         )
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -42,10 +43,16 @@ def _archive(path: Path) -> Path:
     if path.is_dir():
         files = sorted(path.glob("*.npz"))
         if len(files) != 1:
-            raise DataError(f"{path} holds {len(files)} npz files; set spec.data.path to one of them")
+            raise DataError(
+                f"{path} holds {len(files)} npz files; set spec.data.path to one of them",
+                public="spec.data.path names a folder without exactly one npz file",
+            )
         return files[0]
     if not path.is_file():
-        raise DataError(f"{path} does not exist: set spec.data.path to an npz file inside the volume")
+        raise DataError(
+            f"{path} does not exist: set spec.data.path to an npz file inside the volume",
+            public="spec.data.path names no npz file inside the volume",
+        )
     return path
 
 

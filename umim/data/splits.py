@@ -43,7 +43,8 @@ def split_by_patient(dataset: ImageDataset, validation_fraction: float, seed: in
     trained = len(np.unique(dataset.patients[split.train]))
     if trained < min_patients:
         raise DataError(
-            f"{trained} patients in the training part are fewer than spec.privacy.minPatients allows ({min_patients})"
+            f"{trained} patients in the training part are fewer than spec.privacy.minPatients allows ({min_patients})",
+            public=f"fewer patients in the training part than spec.privacy.minPatients allows ({min_patients})",
         )
     return split
 

@@ -44,10 +44,11 @@ def run_job(main: Callable[[Mapping[str, str]], None], service: str, env: Mappin
 def public_message(error: Exception) -> str:
     """Return what of an error may be read outside the Pod's namespace: it ends up in the round's status.
 
-    A file's name or a value in the data may name a patient. So messages about data stay in the Pod's log.
+    A file's name or a value in the data may name a patient. So messages about data stay in the Pod's log, but for what
+    ``DataError`` marks as public.
     """
     if isinstance(error, DataError) or not isinstance(error, UmimError):
-        kind = "the data cannot be used" if isinstance(error, DataError) else "the Job met a defect"
+        kind = error.public if isinstance(error, DataError) else "the Job met a defect"
         return f"{type(error).__name__}: {kind}; the log of its Pod, in its own namespace, says what and where."
     return str(error)
 
