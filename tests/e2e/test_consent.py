@@ -1,4 +1,4 @@
-"""A hospital's Hospital resource is its consent: given, limited, withdrawn."""
+"""The Hospital resource is the consent: without it nothing runs, and withdrawn it stops what runs."""
 
 from __future__ import annotations
 
@@ -6,74 +6,76 @@ from typing import Any
 
 from hack.testenv.hospitals import NAME, Hospitals, Site
 from hack.testenv.platform import FEDERATION, PREFIX, Platform
-from hack.testenv.rounds import Round
+from hack.testenv.rounds import Round, round_body
 from hack.testenv.waiting import wait_until
-from tests.e2e.conftest import Launch
+from tests.e2e.conftest import START, Launch
 
 
-def _reason(round_: Round, site: Site) -> str:
-    seen = round_.wait_site(site, "Refused")
-    return str(seen["reason"])
+def _nothing_runs(made: Round, site: Site) -> bool:
+    return not made.jobs(site.namespace) and not made.pods(site.namespace) and not made.secrets()
 
 
-def test_a_refused_hospital_that_consents_later_takes_part(
-    platform: Platform, hospitals: Hospitals, launch: Launch, sites: tuple[Site, Site, Site]
+def test_a_hospital_that_has_not_opted_in_is_refused_and_trains_once_it_has(
+    launch: Launch, hospitals: Hospitals
 ) -> None:
-    absent = hospitals.add(f"{PREFIX}-absent", consent=False)
-    others = hospitals.add(f"{PREFIX}-others", {"federations": ["somebody-else"]})
-    small = hospitals.add(f"{PREFIX}-small", {"maxResources": {"memory": "1Gi"}})
-    round_ = launch("consent", sites[0], absent, others, small, quorum=3)
-    assert _reason(round_, absent) == "HospitalNotFound"
-    assert _reason(round_, others) == "FederationNotAllowed"
-    assert "spec.federations does not list" in round_.site(others)["message"]
-    assert _reason(round_, small) == "ResourcesExceeded"
-    assert "spec.maxResources allows 1Gi" in round_.site(small)["message"]
-    round_.wait("the missing consent named", lambda status: status.get("reason") == "WaitingForConsent")
-    assert round_.jobs(others.namespace) == round_.jobs(small.namespace) == []
-    hospitals.join(absent)
-    hospitals.join(others)
-    round_.wait_phase("Complete")
-    assert round_.contributors() == sorted([sites[0].name, absent.name, others.name])
-    assert round_.site(small)["phase"] == "Refused"
-    assert platform.api.get("Hospital", others.namespace, NAME)["status"]["participations"] == 1
+    site = hospitals.add(f"{PREFIX}-silent", consent=False)
+    made = launch("silent", site)
+    refused = made.wait_site(site, "Refused")
+    assert refused["reason"] == "HospitalNotFound"
+    assert "has not opted in" in refused["message"]
+    assert made.condition("QuorumReached")["reason"] == "WaitingForConsent"
+    assert _nothing_runs(made, site)
+    hospitals.join(site)
+    (done,) = made.wait_phase("Complete")["sites"]
+    assert (done["phase"], done["attempt"], done["failures"]) == ("Succeeded", 1, 0)
 
 
-def test_consent_that_is_withdrawn_stops_the_job(
-    platform: Platform, hospitals: Hospitals, launch: Launch, sites: tuple[Site, Site, Site]
+def test_a_hospital_of_another_federation_is_refused_and_the_round_goes_on(
+    launch: Launch, hospitals: Hospitals, sites: tuple[Site, Site, Site]
 ) -> None:
-    leaving = hospitals.add(f"{PREFIX}-withdraws")
-    round_ = launch("withdrawn", sites[1], leaving, quorum=1, training={"epochs": 150})
-    wait_until(
-        "the site's Pod runs",
-        lambda: any(pod["status"].get("phase") == "Running" for pod in round_.pods(leaving.namespace)),
-        120,
-        round_.dump,
+    site = hospitals.add(f"{PREFIX}-foreign", {"federations": ["other"]})
+    made = launch("foreign", sites[0], site, quorum=1)
+    status = made.wait_phase("Complete")
+    refused = made.site(site)
+    assert (refused["phase"], refused["reason"]) == ("Refused", "FederationNotAllowed")
+    assert FEDERATION in refused["message"]
+    assert status["sitesSummary"] == "1/1/2"
+    assert made.jobs(site.namespace) == []
+
+
+def test_withdrawn_consent_stops_a_running_site(platform: Platform, launch: Launch, hospitals: Hospitals) -> None:
+    site = hospitals.add(f"{PREFIX}-fickle")
+    made = launch("fickle", site, training={"epochs": 10_000})
+    made.wait(
+        "training", lambda status: any(item["reason"] == "JobRunning" for item in status.get("sites", [])) or None
     )
-    platform.api.patch("Hospital", leaving.namespace, NAME, {"spec": {"federations": []}})
-    assert _reason(round_, leaving) == "FederationNotAllowed"
-    wait_until("its Job is gone", lambda: not round_.jobs(leaving.namespace), 60, round_.dump)
-    round_.wait_phase("Complete")
-    assert round_.contributors() == [sites[1].name]
+    platform.api.patch("Hospital", site.namespace, NAME, {"spec": {"federations": []}})
+    refused = made.wait_site(site, "Refused")
+    assert refused["reason"] == "FederationNotAllowed"
+    assert refused["failures"] == 0
+    wait_until("nothing runs", lambda: _nothing_runs(made, site), 60, made.dump)
+    assert not platform.api.get("Hospital", site.namespace, NAME).get("status", {}).get("ledger")
+    made.delete()
 
 
-def test_a_selector_takes_the_consenting_hospitals_that_carry_its_labels(
-    platform: Platform, hospitals: Hospitals, start_model: Any, sites: tuple[Site, Site, Site]
+def test_a_round_that_asks_for_more_than_the_hospital_allows_is_refused(launch: Launch, hospitals: Hospitals) -> None:
+    site = hospitals.add(f"{PREFIX}-modest", {"maxResources": {"memory": "1Gi"}})
+    made = launch("greedy", site)
+    refused = made.wait_site(site, "Refused")
+    assert refused["reason"] == "ResourcesExceeded"
+    assert refused["message"] == "The round asks for 2Gi of memory, the hospital's spec.maxResources allows 1Gi."
+    assert _nothing_runs(made, site)
+    made.delete()
+
+
+def test_a_selector_picks_only_hospitals_that_consent(
+    platform: Platform, hospitals: Hospitals, sites: tuple[Site, Site, Site], start_model: Any
 ) -> None:
-    refusing = hospitals.add(f"{PREFIX}-refusing", {"federations": []})
-    label = {"umim.dev/organ": PREFIX}
-    for site in (sites[0], sites[2], refusing):
-        platform.api.patch("Hospital", site.namespace, NAME, {"metadata": {"labels": label}})
-    body = {
-        "apiVersion": "umim.dev/v1alpha1",
-        "kind": "FederationRound",
-        "metadata": {"name": "selected", "namespace": FEDERATION},
-        "spec": {
-            "model": {"architecture": "test_vit", "imageSize": 32, "parent": {"globalModel": "t-base"}},
-            "participants": {"selector": {"matchLabels": label}, "quorum": 2},
-            "training": {"batchSize": 8},
-            "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
-        },
-    }
-    round_ = Round.create(platform, body)
-    round_.wait_phase("Complete")
-    assert round_.contributors() == sorted([sites[0].name, sites[2].name])
+    labels = {"umim.dev/test-group": f"{PREFIX}-picked"}
+    willing = hospitals.add(f"{PREFIX}-willing", {"labels": labels})
+    hospitals.add(f"{PREFIX}-unwilling", {"labels": labels, "federations": ["other"]})
+    body = round_body("selected", [willing], START)
+    body["spec"]["participants"] = {"selector": {"matchLabels": labels}, "quorum": 1}
+    made = Round.create(platform, body)
+    status = made.wait_phase("Complete")
+    assert [(item["name"], item["phase"]) for item in status["sites"]] == [(willing.name, "Succeeded")]

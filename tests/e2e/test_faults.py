@@ -1,13 +1,16 @@
-"""Sites that fail: retried, given up, late, or excluded. The rounds of this file run side by side."""
+"""Sites that fail, are late or deliver a bad update: who is tried again, who is left out, and what that costs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+import os
+from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 
-from hack.testenv.hospitals import Hospitals, Site
+from hack.testenv.hospitals import USER, Hospitals, Site
 from hack.testenv.images import write_unlabelled
 from hack.testenv.platform import PREFIX, Platform
 from hack.testenv.rounds import Round
@@ -16,147 +19,154 @@ from tests.e2e.conftest import Launch
 from umim import contract
 from umim.api.round import Progress
 
-LONG = {"epochs": 150}
-"""Long enough to be killed in the middle."""
+Object = dict[str, Any]
+LONG = {"epochs": 200}
+"""Long enough to be interrupted after the first report."""
 
 
-@dataclass(frozen=True)
-class Faults:
-    """Rounds that have been started, by what is wrong with them."""
-
-    permanent: Round
-    no_quorum: Round
-    late: Round
-    tampered: Round
+def _break(site: Site) -> Site:
+    """Let the site's Jobs fail in a way that may pass: they cannot write to the work volume."""
+    os.chown(site.folder / "work", 0, 0)
+    return site
 
 
 @pytest.fixture(scope="module")
 def broken(hospitals: Hospitals) -> Site:
-    """A hospital whose images have no labels."""
-    return hospitals.add(f"{PREFIX}-broken", prepare=write_unlabelled)
-
-
-@pytest.fixture(scope="module")
-def closed(hospitals: Hospitals) -> Site:
-    """A hospital whose volume never appears: its Pods never start."""
-    return hospitals.add(f"{PREFIX}-closed", gate=True)
+    """A hospital whose Jobs always fail."""
+    return _break(hospitals.add(f"{PREFIX}-broken"))
 
 
 @pytest.fixture(scope="module")
 def gated(hospitals: Hospitals) -> Site:
-    """A hospital whose volume appears late."""
+    """A hospital whose Pods never start."""
     return hospitals.add(f"{PREFIX}-gated", gate=True)
 
 
 @pytest.fixture(scope="module")
-def faults(launch: Launch, sites: tuple[Site, Site, Site], broken: Site, closed: Site, gated: Site) -> Faults:
-    one, two, three = sites
-    return Faults(
-        permanent=launch("permanent", one, broken, quorum=1),
-        no_quorum=launch("no-quorum", two, closed, quorum=2, deadline="30s"),
-        late=launch("late", three, closed, quorum=1, deadline="40s"),
-        tampered=launch("tampered", one, two, gated, quorum=2),
-    )
+def running(
+    launch: Launch, hospitals: Hospitals, sites: tuple[Site, Site, Site], broken: Site, gated: Site
+) -> dict[str, Round]:
+    """Rounds that need no help, all at once."""
+    unlabelled = hospitals.add(f"{PREFIX}-unlabelled", prepare=write_unlabelled)
+    first = sites[0]
+    return {
+        "undisturbed": launch("undisturbed", first, training=LONG),
+        "late": launch("late", first, gated, quorum=1, deadline="60s"),
+        "overdue": launch("overdue", gated, quorum=1, deadline="15s"),
+        "unlabelled": launch("unlabelled", first, unlabelled, quorum=1),
+        "dead-site": launch("dead-site", first, broken, quorum=1, retries=1),
+        "all-dead": launch("all-dead", broken, retries=0),
+    }
 
 
-def test_a_site_whose_data_cannot_be_used_ends_without_retries_and_the_round_goes_on(
-    faults: Faults, broken: Site, sites: tuple[Site, Site, Site]
+def _sites(status: Object) -> dict[str, Object]:
+    return {item["namespace"]: item for item in status["sites"]}
+
+
+def _contributors(made: Round) -> list[str]:
+    return [item["site"] for item in made.model()["spec"]["contributors"]]
+
+
+def test_a_killed_site_is_tried_again_from_its_checkpoint(
+    platform: Platform, launch: Launch, sites: tuple[Site, Site, Site], running: dict[str, Round]
 ) -> None:
-    seen = faults.permanent.wait_site(broken, "Failed")
-    assert (seen["attempt"], seen["failures"], seen["reason"]) == (1, 0, "PermanentError")
-    faults.permanent.wait_phase("Complete")
-    assert faults.permanent.contributors() == [sites[0].name]
-    assert len(faults.permanent.jobs(broken.namespace)) == 1
+    site = sites[0]
+    made = launch("interrupted", site, training=LONG)
+    made.wait("an epoch", lambda status: _sites(status)[site.namespace].get("progress", {}).get("epoch", 0) >= 1)
+    (pod,) = made.pods(site.namespace)
+    platform.api.delete("Pod", site.namespace, pod["metadata"]["name"])
+    failed = made.wait_site(site, "Backoff")
+    assert (failed["attempt"], failed["failures"]) == (1, 1)
+    done = _sites(made.wait_phase("Complete"))[site.namespace]
+    assert (done["phase"], done["attempt"], done["failures"]) == ("Succeeded", 2, 1)
+    assert done["updateDigest"] == _sites(running["undisturbed"].wait_phase("Complete"))[site.namespace]["updateDigest"]
+    stream: Any = platform.redis().xrange(contract.progress_stream(made.uid, site.name))
+    reports = [Progress.model_validate_json(entry["progress"]) for _, entry in stream]
+    steps = [report.step for report in reports]
+    assert steps == sorted(set(steps)), "no step is trained twice beyond the last epoch"
 
 
-def test_a_message_about_data_does_not_leave_the_hospital(faults: Faults, broken: Site) -> None:
-    seen = faults.permanent.wait_site(broken, "Failed")
-    assert seen["message"].startswith("DataError: the data cannot be used")
-    assert "npz" not in seen["message"]
+def test_a_site_that_is_mended_between_attempts_delivers(launch: Launch, hospitals: Hospitals) -> None:
+    site = _break(hospitals.add(f"{PREFIX}-mended"))
+    made = launch("mended", site)
+    failed = made.wait_site(site, "Backoff")
+    assert (failed["attempt"], failed["failures"], failed["reason"]) == (1, 1, "JobFailed")
+    assert failed["retryTime"]
+    os.chown(site.folder / "work", USER, USER)
+    (done,) = made.wait_phase("Complete")["sites"]
+    assert (done["phase"], done["attempt"], done["failures"]) == ("Succeeded", 2, 1)
 
 
-def test_at_the_deadline_a_round_without_quorum_fails_and_its_jobs_are_stopped(faults: Faults, closed: Site) -> None:
-    status = faults.no_quorum.wait_phase("Failed", 120)
+def test_data_that_cannot_be_used_is_not_tried_again(running: dict[str, Round], sites: tuple[Site, ...]) -> None:
+    status = running["unlabelled"].wait_phase("Complete")
+    bad = _sites(status)[f"{PREFIX}-unlabelled"]
+    assert (bad["phase"], bad["reason"], bad["attempt"]) == ("Failed", "PermanentError", 1)
+    assert "DataError" in bad["message"]
+    assert _contributors(running["unlabelled"]) == [sites[0].name]
+
+
+def test_a_quorum_is_enough_beside_a_dead_site(
+    running: dict[str, Round], broken: Site, sites: tuple[Site, ...]
+) -> None:
+    status = running["dead-site"].wait_phase("Complete")
+    dead = _sites(status)[broken.namespace]
+    assert (dead["phase"], dead["reason"]) == ("Failed", "RetriesExhausted")
+    assert (dead["attempt"], dead["failures"]) == (2, 2)
+    assert status["sitesSummary"] == "1/1/2"
+    assert _contributors(running["dead-site"]) == [sites[0].name]
+
+
+def test_a_round_whose_sites_are_all_dead_fails_before_its_deadline(running: dict[str, Round]) -> None:
+    made = running["all-dead"]
+    status = made.wait_phase("Failed")
     assert status["reason"] == "QuorumNotReached"
-    assert faults.no_quorum.site(closed)["phase"] == "Late"
-    assert faults.no_quorum.condition("QuorumReached")["status"] == "False"
-    assert "globalModel" not in status
-    wait_until("no Job is active", lambda: not faults.no_quorum.active_jobs(), 60, faults.no_quorum.dump)
-    assert faults.no_quorum.secrets() == []
+    assert made.condition("QuorumReached")["status"] == "False"
+    assert "no more can come" in made.condition("Failed")["message"]
+    assert made.secrets() == []
 
 
-def test_at_the_deadline_a_round_with_quorum_goes_on_without_the_late_site(
-    faults: Faults, closed: Site, sites: tuple[Site, Site, Site]
+def test_a_round_without_quorum_at_its_deadline_fails_and_stops_its_jobs(
+    running: dict[str, Round], gated: Site
 ) -> None:
-    faults.late.wait_phase("Complete")
-    assert faults.late.site(closed)["phase"] == "Late"
-    assert faults.late.condition("TrainingFinished")["reason"] == "DeadlineExceeded"
-    assert faults.late.contributors() == [sites[2].name]
+    made = running["overdue"]
+    status = made.wait_phase("Failed")
+    (late,) = status["sites"]
+    assert (late["phase"], late["reason"]) == ("Late", "DeadlineExceeded")
+    assert status["reason"] == "QuorumNotReached"
+    assert "deadline of 15s" in made.condition("Failed")["message"]
+    wait_until("no Job is left", lambda: not made.jobs() and not made.pods(), 60, made.dump)
+    assert made.secrets() == []
 
 
-def test_an_update_that_was_changed_in_the_store_is_excluded_with_its_reason(
-    platform: Platform, hospitals: Hospitals, faults: Faults, gated: Site, sites: tuple[Site, Site, Site]
+def test_a_round_with_quorum_at_its_deadline_completes_without_the_late_site(
+    running: dict[str, Round], gated: Site, sites: tuple[Site, ...]
 ) -> None:
-    round_, victim, honest = faults.tampered, sites[0], sites[1]
-    round_.wait_site(victim, "Succeeded")
-    round_.wait_site(honest, "Succeeded")
-    key = contract.update_key(round_.uid, victim.name, 1)
-    data = bytearray(platform.store().get(key))
+    made = running["late"]
+    status = made.wait_phase("Complete")
+    assert _sites(status)[gated.namespace]["phase"] == "Late"
+    assert made.condition("TrainingFinished")["reason"] == "DeadlineExceeded"
+    assert _contributors(made) == [sites[0].name]
+    wait_until("no Job is left", lambda: not made.jobs(gated.namespace), 60, made.dump)
+
+
+def test_a_tampered_update_is_excluded_and_the_others_make_the_model(
+    platform: Platform, launch: Launch, hospitals: Hospitals, sites: tuple[Site, Site, Site], tmp_path: Path
+) -> None:
+    bad, good, _ = sites
+    slow = hospitals.add(f"{PREFIX}-slow", gate=True, seed=7)
+    made = launch("tampered", bad, good, slow, quorum=2)
+    made.wait_site(bad, "Succeeded")
+    store, key = platform.store(), contract.update_key(made.uid, bad.name, 1)
+    data = bytearray(store.get(key))
     data[-1] ^= 1
-    platform.store().put(key, bytes(data))
-    hospitals.open_gate(gated)
-    round_.wait_phase("Complete")
-    seen = round_.site(victim)
-    assert (seen["phase"], seen["reason"]) == ("Excluded", "DigestMismatch")
-    assert round_.contributors() == sorted([honest.name, gated.name])
-    assert round_.status["sitesSummary"] == "2/2/3"
-
-
-def test_a_killed_site_is_tried_again_and_continues_from_its_checkpoint(
-    platform: Platform, launch: Launch, sites: tuple[Site, Site, Site]
-) -> None:
-    victim, other = sites[:2]
-    killed = launch("killed", victim, other, training=LONG)
-    undisturbed = launch("undisturbed", victim, other, training=LONG)
-    stream = contract.progress_stream(killed.uid, victim.name)
-    before = killed.wait(
-        "an epoch reported",
-        lambda _: [item for item in _reports(platform, stream) if item.epoch >= 1],
-    )
-    seen = len(_reports(platform, stream))
-    killed.kill_site(victim)
-    backoff = killed.wait_site(victim, "Backoff")
-    assert (backoff["attempt"], backoff["failures"], backoff["reason"]) == (1, 1, "JobFailed")
-    assert backoff["retryTime"] > killed.status["startTime"]
-    for round_ in (killed, undisturbed):
-        round_.wait_phase("Complete")
-    status = killed.site(victim)
-    assert (status["phase"], status["attempt"], status["failures"]) == ("Succeeded", 2, 1)
-    after = _reports(platform, stream)[seen:]
-    assert min(item.epoch for item in after) >= before[0].epoch
-    assert status["updateDigest"] == undisturbed.site(victim)["updateDigest"]
-    assert killed.status["globalModel"]["digest"] == undisturbed.status["globalModel"]["digest"]
-
-
-def test_a_round_whose_quorum_can_no_longer_be_reached_fails_at_once(
-    launch: Launch, sites: tuple[Site, Site, Site]
-) -> None:
-    victim, other = sites[1:]
-    round_ = launch("exhausted", victim, other, training=LONG, retries=0)
-    wait_until(
-        "the site's Pod runs",
-        lambda: any(pod["status"].get("phase") == "Running" for pod in round_.pods(victim.namespace)),
-        120,
-        round_.dump,
-    )
-    round_.kill_site(victim)
-    status = round_.wait_phase("Failed")
-    assert status["reason"] == "QuorumNotReached"
-    assert round_.site(victim)["reason"] == "RetriesExhausted"
-    wait_until("no Job is active", lambda: not round_.active_jobs(), 60, round_.dump)
-
-
-def _reports(platform: Platform, stream: str) -> list[Progress]:
-    """Return all live reports of a site, oldest first."""
-    entries = cast(list[tuple[str, dict[str, str]]], platform.redis().xrange(stream))
-    return [Progress.model_validate_json(fields["progress"]) for _, fields in entries]
+    store.put(key, bytes(data))
+    hospitals.open_gate(slow)
+    excluded = _sites(made.wait_phase("Complete"))[bad.namespace]
+    assert (excluded["phase"], excluded["reason"]) == ("Excluded", "DigestMismatch")
+    assert excluded["updateDigest"] in excluded["message"]
+    others = sorted(site.name for site in (good, slow))
+    assert _contributors(made) == others
+    updates = [safetensors.torch.load(store.get(contract.update_key(made.uid, name, 1))) for name in others]
+    merged = safetensors.torch.load(store.get(made.model()["spec"]["objectKey"]))
+    for name, value in merged.items():
+        torch.testing.assert_close(value, (updates[0][name] + updates[1][name]) / 2)

@@ -1,67 +1,80 @@
-"""GPU requests are scheduled and counted; what cannot be scheduled or created says so on the site."""
+"""Launches that Kubernetes limits: GPUs are counted, what does not fit is shown, missing rights are shown."""
 
 from __future__ import annotations
 
-from hack.testenv.api import Object
+from typing import Any
+
 from hack.testenv.hospitals import Hospitals, Site
 from hack.testenv.platform import PREFIX, Platform
-from hack.testenv.rounds import SMALL
+from hack.testenv.rounds import Round
+from hack.testenv.waiting import wait_until
 from tests.e2e.conftest import Launch
 
-
-def _gpus(count: int) -> dict[str, dict[str, str]]:
-    limits = {**SMALL["limits"], "nvidia.com/gpu": str(count)}
-    return {"requests": SMALL["requests"], "limits": limits}
-
-
-def test_a_site_gets_its_gpu_and_the_quota_counts_it(
-    platform: Platform, launch: Launch, sites: tuple[Site, Site, Site]
-) -> None:
-    round_ = launch("gpu", sites[0], resources=_gpus(1), training={"epochs": 100})
-    used = round_.wait("the GPU counted", lambda _: _used(platform, sites[0]) == "1" or None)
-    assert used
-    (pod,) = round_.pods(sites[0].namespace)
-    assert pod["spec"]["containers"][0]["resources"]["requests"]["nvidia.com/gpu"] == "1"
-    round_.wait_phase("Complete")
-    assert _used(platform, sites[0]) == "0"
+Object = dict[str, Any]
+GPU = "nvidia.com/gpu"
+ROLE = "umim-operator"
 
 
-def test_a_gpu_request_that_no_node_can_meet_shows_on_the_site_within_30_s(
-    hospitals: Hospitals, launch: Launch
-) -> None:
-    large = hospitals.add(f"{PREFIX}-large", quota={"requests.nvidia.com/gpu": "64"})
-    round_ = launch("gpu-64", large, resources=_gpus(64))
-    seen = round_.wait(
-        "unschedulable",
-        lambda status: [item for item in status.get("sites", []) if item.get("reason") == "Unschedulable"],
-        30,
-    )
-    assert "nvidia.com/gpu" in seen[0]["message"]
-    assert seen[0]["phase"] == "Running"
-    round_.delete()
+def _with_gpus(count: int) -> Object:
+    return {
+        "requests": {"cpu": "50m", "memory": "256Mi", GPU: str(count)},
+        "limits": {"memory": "2Gi", GPU: str(count)},
+    }
 
 
-def test_a_hospital_that_takes_the_role_away_shows_it_and_recovers(
-    platform: Platform, hospitals: Hospitals, launch: Launch
-) -> None:
-    site = hospitals.add(f"{PREFIX}-roleless")
-    role = platform.run_kubectl("get", "rolebinding", "-n", site.namespace, "-o", "name").split()[0]
-    platform.run_kubectl("delete", role, "-n", site.namespace)
-    round_ = launch("roleless", site)
-    seen = round_.wait(
-        "the refusal",
-        lambda status: [item for item in status.get("sites", []) if item.get("reason") == "LaunchRefused"],
-    )
-    assert "forbidden" in seen[0]["message"]
-    assert (seen[0]["attempt"], seen[0]["failures"]) == (0, 0)
-    hospitals.join(site)
-    round_.wait_phase("Complete")
+def _scheduled(made: Round, site: Site) -> Object | None:
+    pods = [pod for pod in made.pods(site.namespace) if pod["spec"].get("nodeName")]
+    return pods[0] if pods else None
 
 
-def _with_reason(status: Object, reason: str) -> list[Object]:
-    return [item for item in status.get("sites", []) if item.get("reason") == reason]
-
-
-def _used(platform: Platform, site: Site) -> str:
+def _quota(platform: Platform, site: Site) -> str:
     (quota,) = platform.api.select("ResourceQuota", site.namespace)
-    return str(quota.get("status", {}).get("used", {}).get("requests.nvidia.com/gpu", "0"))
+    used: str = quota["status"]["used"][f"requests.{GPU}"]
+    return used
+
+
+def test_gpus_are_counted_by_quota_and_node(
+    platform: Platform, launch: Launch, hospitals: Hospitals, sites: tuple[Site, Site, Site]
+) -> None:
+    (node,) = platform.api.select("Node")
+    every = int(node["status"]["allocatable"][GPU])
+    holder, other = hospitals.add(f"{PREFIX}-gpu"), sites[0]
+    holding = launch("all-gpus", holder, resources=_with_gpus(every), training={"epochs": 10_000})
+    pod = wait_until("the Pod is scheduled", lambda: _scheduled(holding, holder), 120, holding.dump)
+    (container,) = pod["spec"]["containers"]
+    assert container["resources"]["limits"][GPU] == str(every)
+    wait_until("quota", lambda: _quota(platform, holder) == str(every), 30, lambda: _quota(platform, holder))
+    waiting = launch("one-gpu", other, resources=_with_gpus(1))
+    shown = waiting.wait("Unschedulable", lambda status: _about_gpus(_with_reason(status, "Unschedulable")), 30)
+    assert GPU in shown["message"]
+    holding.delete()
+    (done,) = waiting.wait_phase("Complete")["sites"]
+    assert (done["phase"], done["attempt"], done["failures"]) == ("Succeeded", 1, 0)
+
+
+def test_more_gpus_than_the_node_has_are_shown_within_30_seconds(launch: Launch, hospitals: Hospitals) -> None:
+    site = hospitals.add(f"{PREFIX}-large", quota={f"requests.{GPU}": "100"})
+    made = launch("too-many-gpus", site, resources=_with_gpus(64))
+    shown = made.wait("Unschedulable", lambda status: _about_gpus(_with_reason(status, "Unschedulable")), 30)
+    assert shown["phase"] == "Running"
+    assert GPU in shown["message"]
+    made.delete()
+
+
+def test_a_missing_role_is_shown_at_the_site_and_costs_no_retry(
+    platform: Platform, launch: Launch, hospitals: Hospitals
+) -> None:
+    site = hospitals.add(f"{PREFIX}-norole")
+    platform.run_kubectl("delete", "role", ROLE, "-n", site.namespace)
+    made = launch("norole", site, retries=0)
+    shown = made.wait("LaunchRefused", lambda status: _with_reason(status, "LaunchRefused"))
+    assert (shown["phase"], shown["attempt"], shown["failures"]) == ("Backoff", 0, 0)
+    assert "forbidden" in shown["message"]
+    hospitals.join(site)
+    (done,) = made.wait_phase("Complete")["sites"]
+    assert (done["phase"], done["attempt"], done["failures"]) == ("Succeeded", 1, 0)
+
+
+def _with_reason(status: Object, reason: str) -> Object | None:
+    found = [item for item in status.get("sites", []) if item.get("reason") == reason]
+    return found[0] if found else None

@@ -7,7 +7,7 @@ from hack.testenv.rounds import Round
 from hack.testenv.waiting import wait_until
 from tests.e2e.conftest import Launch
 
-LONG = {"epochs": 150}
+LONG = {"epochs": 600}
 
 
 def _wait_stopped(round_: Round) -> None:
