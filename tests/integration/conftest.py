@@ -1,0 +1,85 @@
+"""Bodies that the tests of the API share."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from hack.testenv.platform import FEDERATION, Platform
+from tests.e2e.conftest import start_model
+
+__all__ = ["changed", "good_hospital", "good_model", "good_round", "start_model"]
+
+Object = dict[str, Any]
+
+
+def good_round(name: str = "good") -> Object:
+    """Return a round that the API server accepts. No hospital of it exists, so no Job ever starts."""
+    hospitals = [{"namespace": f"nowhere-{letter}", "name": "radiology"} for letter in "abc"]
+    return {
+        "apiVersion": "umim.dev/v1alpha1",
+        "kind": "FederationRound",
+        "metadata": {"name": name, "namespace": FEDERATION},
+        "spec": {
+            "model": {"architecture": "test_vit", "imageSize": 32, "parent": {"globalModel": "nothing"}},
+            "participants": {"hospitals": hospitals, "quorum": 2},
+        },
+    }
+
+
+def good_hospital() -> Object:
+    """Return a Hospital that the API server accepts and that consents to nobody."""
+    return {
+        "apiVersion": "umim.dev/v1alpha1",
+        "kind": "Hospital",
+        "metadata": {"name": "good", "namespace": FEDERATION},
+        "spec": {
+            "federations": [],
+            "data": {"claimName": "data", "format": "npz"},
+            "workClaimName": "work",
+        },
+    }
+
+
+def good_model() -> Object:
+    """Return a GlobalModel that the API server accepts."""
+    return {
+        "apiVersion": "umim.dev/v1alpha1",
+        "kind": "GlobalModel",
+        "metadata": {"name": "good", "namespace": FEDERATION},
+        "spec": {
+            "digest": "0" * 64,
+            "objectKey": f"models/sha256/{'0' * 64}/model.safetensors",
+            "sizeBytes": 1,
+            "architecture": "test_vit",
+            "imageSize": 32,
+            "strategy": "fedavg",
+            "round": {"name": "r", "uid": "u"},
+            "contributors": [{"site": "a.b", "updateDigest": "1" * 64, "samples": 3}],
+            "created": "2026-01-01T00:00:00Z",
+        },
+    }
+
+
+def changed(body: Object, path: str, value: Any) -> Object:
+    """Return a copy with one field set, or removed when the value is None. path: keys with dots between."""
+    copied = copy.deepcopy(body)
+    *parents, last = path.split(".")
+    node = copied
+    for key in parents:
+        node = node.setdefault(key, {})
+    if value is None:
+        node.pop(last, None)
+    else:
+        node[last] = value
+    return copied
+
+
+@pytest.fixture
+def clean(platform: Platform) -> Platform:
+    """The platform without the objects named good."""
+    for kind in ("FederationRound", "Hospital", "GlobalModel"):
+        platform.api.delete(kind, FEDERATION, "good")
+    return platform
