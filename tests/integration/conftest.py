@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -78,8 +79,13 @@ def changed(body: Object, path: str, value: Any) -> Object:
 
 
 @pytest.fixture
-def clean(platform: Platform) -> Platform:
-    """The platform without the objects named good."""
+def clean(platform: Platform) -> Iterator[Platform]:
+    """The platform without objects named good, before and after the test."""
+    _remove_good(platform)
+    yield platform
+    _remove_good(platform)
+
+
+def _remove_good(platform: Platform) -> None:
     for kind in ("FederationRound", "Hospital", "GlobalModel"):
         platform.api.delete(kind, FEDERATION, "good")
-    return platform
