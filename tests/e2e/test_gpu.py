@@ -45,7 +45,7 @@ def test_gpus_are_counted_by_quota_and_node(
     assert container["resources"]["limits"][GPU] == str(every)
     wait_until("quota", lambda: _quota(platform, holder) == str(every), 30, lambda: _quota(platform, holder))
     waiting = launch("one-gpu", other, resources=_with_gpus(1))
-    shown = waiting.wait("Unschedulable", lambda status: _about_gpus(_with_reason(status, "Unschedulable")), 30)
+    shown = waiting.wait("Unschedulable", lambda status: _with_reason(status, "Unschedulable"), 30)
     assert GPU in shown["message"]
     holding.delete()
     (done,) = waiting.wait_phase("Complete")["sites"]
@@ -55,7 +55,7 @@ def test_gpus_are_counted_by_quota_and_node(
 def test_more_gpus_than_the_node_has_are_shown_within_30_seconds(launch: Launch, hospitals: Hospitals) -> None:
     site = hospitals.add(f"{PREFIX}-large", quota={f"requests.{GPU}": "100"})
     made = launch("too-many-gpus", site, resources=_with_gpus(64))
-    shown = made.wait("Unschedulable", lambda status: _about_gpus(_with_reason(status, "Unschedulable")), 30)
+    shown = made.wait("Unschedulable", lambda status: _with_reason(status, "Unschedulable"), 30)
     assert shown["phase"] == "Running"
     assert GPU in shown["message"]
     made.delete()

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from hack.testenv.platform import FEDERATION, Platform
+from hack.testenv.waiting import wait_until
 from tests.e2e.conftest import start_model
 
 __all__ = ["changed", "good_hospital", "good_model", "good_round", "start_model"]
 
 Object = dict[str, Any]
+KINDS = ("FederationRound", "Hospital", "GlobalModel")
 
 
 def good_round(name: str = "good") -> Object:
@@ -87,5 +89,11 @@ def clean(platform: Platform) -> Iterator[Platform]:
 
 
 def _remove_good(platform: Platform) -> None:
-    for kind in ("FederationRound", "Hospital", "GlobalModel"):
+    for kind in KINDS:
         platform.api.delete(kind, FEDERATION, "good")
+    wait_until(
+        "the objects named good deleted",
+        lambda: not any(platform.api.find(kind, FEDERATION, "good") for kind in KINDS),
+        60,
+        lambda: "they are still there",
+    )
