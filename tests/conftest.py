@@ -13,14 +13,15 @@ if TYPE_CHECKING:  # imported late: unit tests need none of it
 
 
 @pytest.fixture(scope="session")
-def platform() -> Platform:
-    """The cluster with the umim chart, swept of what an interrupted run left."""
-    from hack.testenv.hospitals import sweep
+def platform() -> Iterator[Platform]:
+    """The cluster with the umim chart, swept of what an interrupted run left, and of all rounds at the end."""
+    from hack.testenv.hospitals import remove_rounds, sweep
     from hack.testenv.platform import bring_up
 
     found = bring_up()
     sweep(found)
-    return found
+    yield found
+    remove_rounds(found)
 
 
 @pytest.fixture(scope="session")

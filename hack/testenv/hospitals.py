@@ -130,8 +130,11 @@ def sweep(platform: Platform) -> None:
 
 
 def remove_rounds(platform: Platform) -> None:
-    """Delete all rounds and models of the tests' federation, and the models' objects."""
-    api, store = platform.api, platform.store()
+    """Delete all rounds and models of the tests' federation.
+
+    The models' objects stay: they are addressed by content, and another federation may use the same ones.
+    """
+    api = platform.api
     for item in api.select("FederationRound", FEDERATION):
         api.delete("FederationRound", FEDERATION, item["metadata"]["name"])
     wait_until(
@@ -142,7 +145,6 @@ def remove_rounds(platform: Platform) -> None:
     )
     for item in api.select("GlobalModel", FEDERATION):
         api.delete("GlobalModel", FEDERATION, item["metadata"]["name"])
-        store.delete_prefix(item["spec"]["objectKey"].rsplit("/", 1)[0] + "/")
 
 
 def remove_namespaces(platform: Platform, names: list[str]) -> None:
