@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -30,7 +29,7 @@ from umim.models.encoder import create_encoder
 from umim.settings import StoreSettings, TelemetrySettings, job_config
 from umim.training.reporter import Clock, log_loading, log_progress
 from umim.training.runtime import start_runtime, thread_count
-from umim.training.site import Surroundings, encoder_tensors, pretrain, work_folder
+from umim.training.site import Surroundings, encoder_tensors, pretrain, remove_work, work_folder
 
 SERVICE = "umim-pretrain"
 SOFTWARE = ("umim", "torch", "timm", "numpy", "safetensors")
@@ -85,7 +84,7 @@ def initialise_once(store: ObjectStore, config: InitJobConfig, around: Surroundi
         )
         write_job_result(store, "init", JobResult(round_uid=config.round_uid, model_digest=digest))
         LOG.info("published start model %s", digest)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_work(folder)
 
 
 def _make(config: InitJobConfig, around: Surroundings) -> tuple[dict[str, Tensor], Metrics]:

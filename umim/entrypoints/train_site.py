@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -29,7 +28,7 @@ from umim.settings import RedisSettings, StoreSettings, TelemetrySettings, job_c
 from umim.training.privacy import allowed_metrics, allowed_progress, protect
 from umim.training.reporter import Clock, log_loading, log_progress
 from umim.training.runtime import start_runtime, thread_count
-from umim.training.site import Surroundings, train_at_site, work_folder
+from umim.training.site import Surroundings, remove_work, train_at_site, work_folder
 
 SERVICE = "umim-site"
 SOFTWARE = ("umim", "torch", "timm", "numpy", "safetensors")
@@ -73,7 +72,7 @@ def train_once(store: ObjectStore, config: SiteJobConfig, around: Surroundings) 
         LOG.info("attempt %d has committed its update already", config.attempt)
     else:
         _train(store, config, around, folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_work(folder)
 
 
 def _train(store: ObjectStore, config: SiteJobConfig, around: Surroundings, folder: Path) -> None:

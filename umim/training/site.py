@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,6 +103,13 @@ def work_folder(config: SiteJobConfig | InitJobConfig) -> Path:
     """Return the folder of this site's training in this round, the same in any attempt."""
     who = config.site if isinstance(config, SiteJobConfig) else "init"
     return Path(config.work_path) / config.round_uid / who
+
+
+def remove_work(folder: Path) -> None:
+    """Remove a training's folder, and the round's folder when nothing else is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # another site of the round still works there, or it never existed
+        folder.parent.rmdir()
 
 
 def load_encoder(encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from umim.errors import DataError
 RAMP = np.arange(256, dtype=np.int16).reshape(16, 16)
 
 
-def one(root: Path) -> np.ndarray:  # type: ignore[type-arg]
+def one(root: Path) -> np.ndarray:
     return load_dataset(location(root, "dicom", "none"), 16).images[0, 0]
 
 
