@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hack.testenv.api import Object
 from hack.testenv.hospitals import Site
 from hack.testenv.platform import REDIS, Platform
 from tests.e2e.conftest import Launch
@@ -47,7 +46,3 @@ def test_two_rounds_over_the_same_hospitals_do_not_mix(launch: Launch, sites: tu
         digests = {item["site"]: item["updateDigest"] for item in round_.model()["spec"]["contributors"]}
         assert digests == {item["name"]: item["updateDigest"] for item in round_.status["sites"]}
         assert len(round_.jobs()) == 3
-
-
-def _is_live(site: Object) -> bool:
-    return site["phase"] == "Running" and "progress" in site

@@ -39,6 +39,22 @@ def test_status_is_a_subresource(clean: Platform) -> None:
     assert body["spec"]["federations"] == ["x"]
 
 
+def test_applying_a_job_of_a_round_twice_changes_nothing(clean: Platform) -> None:
+    """The operator applies with deterministic names: after a crash it may do so again."""
+    pod = {"restartPolicy": "Never", "containers": [{"name": "site", "image": "none", "imagePullPolicy": "Never"}]}
+    body = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"namespace": FEDERATION, "name": "applied-twice"},
+        "spec": {"backoffLimit": 0, "suspend": True, "template": {"spec": pod}},
+    }
+    first = clean.api.apply(body)
+    second = clean.api.apply(body)
+    clean.api.delete("Job", FEDERATION, "applied-twice")
+    assert (second["metadata"]["uid"], second["metadata"]["generation"]) == (first["metadata"]["uid"], 1)
+    assert second["spec"] == first["spec"]
+
+
 def test_an_unknown_field_is_named(platform: Platform) -> None:
     with pytest.raises(ApiError, match=r"unknown field \"spec\.trainning\""):
         platform.api.create(changed(good_round(), "spec.trainning", {}), dry_run=True)
