@@ -42,7 +42,17 @@ async def keep(
     memo: kopf.Memo, namespace: str | None, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any
 ) -> None:
     """Reconcile one round for as long as it exists, see ``Actors.keep``."""
-    await memo.actors.keep(uid, namespace or "", name, stopped)
+    waker = asyncio.create_task(_wake_when_stopped(memo, uid, stopped))
+    try:
+        await memo.actors.keep(uid, namespace or "", name, stopped)
+    finally:
+        waker.cancel()
+
+
+async def _wake_when_stopped(memo: kopf.Memo, uid: str, stopped: kopf.DaemonStopped) -> None:
+    """Let a sleeping actor see its stop flag at once."""
+    await stopped.wait()
+    memo.actors.wake(uid)
 
 
 @kopf.on.event(GROUP, VERSION, "federationrounds")
