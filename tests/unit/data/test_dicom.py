@@ -1,7 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.unit.data.files import location, pixels, write_dicom, write_png
 from umim.data.load import load_dataset
@@ -10,7 +12,7 @@ from umim.errors import DataError
 RAMP = np.arange(256, dtype=np.int16).reshape(16, 16)
 
 
-def one(root: Path) -> np.ndarray:
+def one(root: Path) -> NDArray[Any]:
     return load_dataset(location(root, "dicom", "none"), 16).images[0, 0]
 
 

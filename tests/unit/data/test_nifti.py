@@ -1,14 +1,16 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.unit.data.files import location, write_nifti
 from umim.data.load import load_dataset
 from umim.errors import DataError
 
 
-def volume(slices: int = 4, seed: int = 0) -> np.ndarray:
+def volume(slices: int = 4, seed: int = 0) -> NDArray[Any]:
     return np.random.default_rng(seed).normal(500, 100, (16, 16, slices)).astype(np.float32)
 
 
@@ -56,7 +58,7 @@ def test_intensities_are_scaled_by_percentiles_of_the_volume(tmp_path: Path) -> 
         (np.zeros((4, 4, 3), dtype=np.float32), "holds no image"),
     ],
 )
-def test_a_volume_that_does_not_fit_is_refused(tmp_path: Path, values: np.ndarray, message: str) -> None:
+def test_a_volume_that_does_not_fit_is_refused(tmp_path: Path, values: NDArray[Any], message: str) -> None:
     write_nifti(tmp_path / "v.nii", values)
     with pytest.raises(DataError, match=message):
         load_dataset(location(tmp_path, "nifti", "none"), 16)
