@@ -27,7 +27,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from umim.settings import TelemetrySettings
@@ -85,8 +85,16 @@ class Telemetry:
         """Record a span around a block: under ``parent``, else the current span, else TRACEPARENT's."""
         if parent is None and not trace.get_current_span().get_span_context().is_valid:
             parent = self.parent
-        with self.tracer.start_as_current_span(name, context=parent, attributes=attributes):
-            yield
+        # The text of an exception may name a file, and so a patient: only its type goes into the span.
+        with self.tracer.start_as_current_span(
+            name, context=parent, attributes=attributes, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield
+            except Exception as error:
+                span.set_attribute("error.type", type(error).__name__)
+                span.set_status(Status(StatusCode.ERROR))
+                raise
 
     def record_round(
         self, uid: str, name: str, start: datetime, end: datetime, attributes: Attributes | None = None
