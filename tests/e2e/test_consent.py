@@ -47,7 +47,7 @@ def test_withdrawn_consent_stops_a_running_site(platform: Platform, launch: Laun
     site = hospitals.add(f"{PREFIX}-fickle")
     made = launch("fickle", site, training={"epochs": 10_000})
     made.wait(
-        "training", lambda status: any(item["reason"] == "JobRunning" for item in status.get("sites", [])) or None
+        "training", lambda status: any(item.get("reason") == "JobRunning" for item in status.get("sites", [])) or None
     )
     platform.api.patch("Hospital", site.namespace, NAME, {"spec": {"federations": []}})
     refused = made.wait_site(site, "Refused")
