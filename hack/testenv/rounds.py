@@ -13,6 +13,7 @@ from hack.testenv.images import SIDE
 from hack.testenv.platform import FEDERATION, Platform, describe_pod
 from hack.testenv.waiting import wait_until
 from umim import contract
+from umim.api.round import Progress
 
 ARCHITECTURE = "test_vit"
 """timm's model for tests: 0.3 million parameters."""
@@ -144,6 +145,11 @@ class Round:
         for pod in self.pods(site.namespace):
             if pod["status"].get("phase") == "Running":
                 self.platform.api.delete("Pod", site.namespace, pod["metadata"]["name"], now=True)
+
+    def reports(self, site: Site) -> list[Progress]:
+        """Return all live reports of a site over all attempts, oldest first."""
+        stream: Any = self.platform.redis().xrange(contract.progress_stream(self.uid, site.name))
+        return [Progress.model_validate_json(entry["progress"]) for _, entry in stream]
 
     def contributors(self) -> list[str]:
         """Return the sites whose updates the published model holds."""

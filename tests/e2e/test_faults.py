@@ -17,7 +17,6 @@ from hack.testenv.rounds import Round
 from hack.testenv.waiting import wait_until
 from tests.e2e.conftest import Launch
 from umim import contract
-from umim.api.round import Progress
 
 Object = dict[str, Any]
 LONG = {"epochs": 200}
@@ -63,12 +62,6 @@ def _sites(status: Object) -> dict[str, Object]:
     return {item["namespace"]: item for item in status["sites"]}
 
 
-def _reports(made: Round, site: Site) -> list[Progress]:
-    """Return all live reports of a site, oldest first."""
-    stream: Any = made.platform.redis().xrange(contract.progress_stream(made.uid, site.name))
-    return [Progress.model_validate_json(entry["progress"]) for _, entry in stream]
-
-
 def _contributors(made: Round) -> list[str]:
     return [item["site"] for item in made.model()["spec"]["contributors"]]
 
@@ -78,14 +71,14 @@ def test_a_killed_site_is_tried_again_from_its_checkpoint(
 ) -> None:
     site = sites[0]
     made = launch("interrupted", site, training=LONG)
-    before = made.wait("an epoch", lambda _: [report for report in _reports(made, site) if report.epoch >= 1])
+    before = made.wait("an epoch", lambda _: [report for report in made.reports(site) if report.epoch >= 1])
     made.kill_site(site)
     failed = made.wait_site(site, "Backoff")
     assert (failed["attempt"], failed["failures"], failed["reason"]) == (1, 1, "JobFailed")
-    first_attempt = len(_reports(made, site))
+    first_attempt = len(made.reports(site))
     done = _sites(made.wait_phase("Complete"))[site.namespace]
     assert (done["phase"], done["attempt"], done["failures"]) == ("Succeeded", 2, 1)
-    second_attempt = _reports(made, site)[first_attempt:]
+    second_attempt = made.reports(site)[first_attempt:]
     assert min(report.epoch for report in second_attempt) >= before[0].epoch, "finished epochs are not trained again"
     assert done["updateDigest"] == _sites(running["undisturbed"].wait_phase("Complete"))[site.namespace]["updateDigest"]
 

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from hack.cluster.settings import NODE_IP
 from hack.testenv.hospitals import Site
 from hack.testenv.otlp import Receiver
-from hack.testenv.platform import RELEASE, SYSTEM, Platform
+from hack.testenv.platform import FEDERATION, RELEASE, SYSTEM, Platform
 from hack.testenv.waiting import wait_until
 from tests.e2e.conftest import Launch
 
@@ -51,9 +52,12 @@ def test_one_trace_spans_the_round_from_operator_to_aggregator(
                 found.setdefault(service, set()).add(span.name)
         return found
 
+    def roots() -> list[Span]:
+        return [span for _, span in receiver.all_spans if span.trace_id.hex() == trace and not span.parent_span_id]
+
     wait_until("spans of all services", lambda: spans().keys() >= SERVICES or None, 60, lambda: str(spans()))
-    root = [span for _, span in receiver.all_spans if span.trace_id.hex() == trace and not span.parent_span_id]
-    assert [span.name for span in root] == [f"{round_.body['metadata']['namespace']}/traced"]
+    root = wait_until("the root span", lambda: roots() or None, 60, lambda: str(spans()))
+    assert [span.name for span in root] == [f"{FEDERATION}/traced"]
     jobs = [span for service, span in receiver.all_spans if service != "umim-operator" and span.trace_id.hex() == trace]
     roots_of_jobs = {span.parent_span_id for span in jobs} - {span.span_id for span in jobs}
     assert roots_of_jobs == {root[0].span_id}

@@ -9,7 +9,7 @@ import pytest
 from hack.testenv.api import ApiError
 from hack.testenv.platform import FEDERATION, Platform
 from hack.testenv.rounds import Round
-from tests.integration.conftest import changed, good_hospital, good_round
+from tests.integration.conftest import changed, good_hospital, good_model, good_round
 
 KINDS = ("FederationRound", "Hospital", "GlobalModel")
 
@@ -80,6 +80,25 @@ def test_kubectl_get_wide_shows_strategy_deadline_and_reason(platform: Platform,
     assert head.split()[-3:] == ["STRATEGY", "DEADLINE", "REASON"]
     (row,) = [line for line in rows if line.startswith("waiting ")]
     assert row.split()[-3:] == ["fedavg", "1h", "ParentNotFound"]
+
+
+@pytest.mark.parametrize(
+    ("short", "wide", "columns"),
+    [
+        ("hosp", False, "NAME FEDERATIONS FORMAT TASK UPDATES LAST-ROUND AGE"),
+        ("hosp", True, "NAME FEDERATIONS FORMAT TASK UPDATES LAST-ROUND CLIP-NORM AGE"),
+        ("gmodel", False, "NAME ARCHITECTURE STRATEGY PARENT ROUND AGE"),
+        ("gmodel", True, "NAME ARCHITECTURE STRATEGY PARENT ROUND DIGEST AGE"),
+    ],
+)
+def test_kubectl_get_has_the_columns_of_hospitals_and_models(
+    clean: Platform, short: str, wide: bool, columns: str
+) -> None:
+    for body in (good_hospital(), good_model()):
+        clean.api.create(body)
+    output = ["-o", "wide"] if wide else []
+    head = clean.run_kubectl("get", short, "-n", FEDERATION, *output).splitlines()[0]
+    assert head.split() == columns.split()
 
 
 def test_conditions_carry_the_generation_that_they_are_about(waiting: Round) -> None:

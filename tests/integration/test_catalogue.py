@@ -10,7 +10,7 @@ import yaml
 
 from hack.testenv.api import ApiError
 from hack.testenv.hospitals import RELEASE, Hospitals
-from hack.testenv.platform import FEDERATION, Platform
+from hack.testenv.platform import FEDERATION, PREFIX, Platform
 from hack.testenv.rounds import Round
 from hack.testenv.waiting import wait_until
 
@@ -18,10 +18,14 @@ Object = dict[str, Any]
 
 FILES = sorted((Path(__file__).parents[1] / "catalogue").glob("*.yaml"))
 PLACES = ("admission", "round", "site")
+SITES = f"{PREFIX}-catalogue"
+"""Namespace of the catalogue's hospitals."""
 
 
 def _read(path: Path) -> list[Object]:
-    return [body for body in yaml.safe_load_all(path.read_text()) if body]
+    """Return the file's resources, the bad one last, in the namespaces of this run of the tests."""
+    text = path.read_text().replace("t-federation", FEDERATION).replace("t-catalogue", SITES)
+    return [body for body in yaml.safe_load_all(text) if body]
 
 
 def _note(path: Path, name: str) -> str:
@@ -40,6 +44,12 @@ def test_the_catalogue_is_large_and_says_for_each_where_and_how_it_is_rejected()
         assert len(_note(path, "says")) >= 15
 
 
+def test_no_two_resources_that_the_api_server_takes_have_the_same_name() -> None:
+    bodies = [body for path in FILES if _note(path, "rejected-by") != "admission" for body in _read(path)]
+    names = [(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"]) for body in bodies]
+    assert sorted(set(names)) == sorted(names)
+
+
 @pytest.mark.parametrize("path", _at("admission"))
 def test_it_is_rejected_at_admission(platform: Platform, path: Path) -> None:
     (body,) = _read(path)
@@ -51,7 +61,7 @@ def test_it_is_rejected_at_admission(platform: Platform, path: Path) -> None:
 @pytest.fixture(scope="module")
 def applied(platform: Platform, hospitals: Hospitals, start_model: Any) -> dict[str, Round]:
     """All that the API server takes, applied at once: the rounds by file."""
-    hospitals.add("t-catalogue")
+    hospitals.add(SITES)
     found = {}
     for path in FILES:
         if _note(path, "rejected-by") != "admission":
@@ -81,9 +91,8 @@ def test_it_is_rejected_by_the_status_of_the_site(applied: dict[str, Round], pat
 
 
 def test_the_volumes_that_the_catalogue_names_exist(platform: Platform, applied: dict[str, Round]) -> None:
-    claims = {item["metadata"]["name"] for item in platform.api.select("PersistentVolumeClaim", "t-catalogue")}
+    claims = {item["metadata"]["name"] for item in platform.api.select("PersistentVolumeClaim", SITES)}
     assert claims == {f"{RELEASE}-data", f"{RELEASE}-work"}
-    assert FEDERATION == "t-federation", "the catalogue names it: run these tests without UMIM_TEST_PREFIX"
 
 
 def _says(items: list[Object], sentence: str) -> bool:
