@@ -172,10 +172,11 @@ class Executor:
     def _updates(
         self, view: RoundView, jobs: tuple[JobView, ...]
     ) -> dict[tuple[str, int], UpdateManifest | DamagedManifest]:
-        """Read the manifests of attempts whose Job is no longer active."""
+        """Read the manifests of attempts whose Job is no longer active, and at the deadline those of all attempts."""
         newest = {job.site: job for job in sorted(jobs, key=lambda job: job.attempt) if job.role == "site"}
         open_ = [attempts.adopt(site, newest.get(site.name)) for site in view.status.sites if site.phase not in SETTLED]
-        ended = [site for site in open_ if site.attempt and not _is_active(newest.get(site.name), site)]
+        late = view.deadline is not None and self._clock() >= view.deadline
+        ended = [site for site in open_ if site.attempt and (late or not _is_active(newest.get(site.name), site))]
         if not ended:
             return {}
         listed = self._store.list(contract.round_prefix(view.uid) + "sites/")

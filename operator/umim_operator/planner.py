@@ -192,7 +192,7 @@ def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
     if site.phase in SETTLED:
         return site
     job = draft.observed.job("site", site.name)
-    site = _committed(draft, attempts.adopt(site, job))
+    site = _committed(draft, attempts.adopt(site, job), late)
     if site.phase in SETTLED:
         return site
     refused = _refused(draft, site)
@@ -234,14 +234,14 @@ def _run_site(draft: Draft, site: SiteStatus, job: JobView | None) -> SiteStatus
     return site
 
 
-def _committed(draft: Draft, site: SiteStatus) -> SiteStatus:
+def _committed(draft: Draft, site: SiteStatus, late: bool = False) -> SiteStatus:
     """Take a committed update, whatever became of its Job, unless it came after consent was withdrawn."""
     update = draft.observed.updates.get((site.name, site.attempt))
     if update is None or site.phase in SETTLED or (site.phase == "Refused" and _refused(draft, site) is not None):
         return site
     job = draft.observed.job("site", site.name)
-    if job is not None and job.outcome == "active" and job.attempt == site.attempt:
-        return site  # the Job commits and then ends by itself
+    if job is not None and job.outcome == "active" and job.attempt == site.attempt and not late:
+        return site  # the Job commits and then ends by itself; at the deadline what it committed counts
     if isinstance(update, DamagedManifest) and site.phase != "Running":
         return site  # it has been counted; it stays in the store until the round is deleted
     if job is not None:

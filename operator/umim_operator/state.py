@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from umim.api.artifacts import JobResult, ModelManifest, UpdateManifest
-from umim.api.base import HospitalReference
+from umim.api.base import HospitalReference, parse_duration
 from umim.api.globalmodel import GlobalModelSpec
 from umim.api.hospital import HospitalSpec, Participation
 from umim.api.jobs import JobConfig
@@ -38,6 +38,13 @@ class RoundView:
         if self.spec is None:
             raise ValueError(self.spec_error)
         return self.spec
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When missing updates are no longer waited for; None while the sites have not started."""
+        if self.spec is None or self.status.start_time is None:
+            return None
+        return self.status.start_time + parse_duration(self.spec.deadline)
 
 
 @dataclass(frozen=True)

@@ -137,3 +137,12 @@ def test_the_next_look_is_not_later_than_the_deadline(passed: timedelta) -> None
     seen = make.observed(hospitals={})
     status = make.step(round_, make.accepted(round_), seen).status
     assert make.step(round_, status, seen, passed).look_again == DEADLINE - passed
+
+
+def test_an_update_committed_before_the_deadline_counts_although_its_job_is_still_ending() -> None:
+    status, seen = make.training(make.spec())
+    seen = replace(make.ended(seen, succeeded=(A,)), updates=make.updates(A, B))
+    next_ = make.step(make.spec(), status, seen, DEADLINE)
+    assert make.site(next_.status, B).phase == "Succeeded"
+    assert make.site(next_.status, C).phase == "Late"
+    assert make.launched(next_) == [("aggregate", 1)]
