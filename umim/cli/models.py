@@ -11,7 +11,7 @@ import typer
 
 from umim.cli import options, render
 from umim.cli.kube import Cluster
-from umim.cli.output import Format, json_list, show, show_json, show_text
+from umim.cli.output import Format, json_list, show, show_json, show_list, show_text
 from umim.cli.pull import pull_model
 from umim.cli.resources import lineage as ancestors
 from umim.cli.store import open_store
@@ -34,7 +34,7 @@ def list_models(
     if output is Format.json:
         show_json(json_list([one.raw for one in models]))
     else:
-        show(render.models_table(models, datetime.now(UTC)))
+        show_list(render.models_table(models, datetime.now(UTC)))
 
 
 @app.command()

@@ -8,8 +8,12 @@ from enum import StrEnum
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 
 from umim.cli.resources import Raw, without_bookkeeping
+
+UNBOUNDED = 10_000
+"""Columns; more than any list needs."""
 
 
 class Format(StrEnum):
@@ -22,6 +26,13 @@ class Format(StrEnum):
 def show(renderable: RenderableType) -> None:
     """Print for a person, as wide as the terminal."""
     Console(highlight=False).print(renderable)
+
+
+def show_list(renderable: RenderableType) -> None:
+    """Print a list as wide as its content, as kubectl does: a name that is broken cannot be copied."""
+    console = Console(highlight=False)
+    natural = Measurement.get(console, console.options.update(width=UNBOUNDED), renderable).maximum
+    Console(highlight=False, width=max(console.width, natural)).print(renderable)
 
 
 def show_text(text: str) -> None:

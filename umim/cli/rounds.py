@@ -14,7 +14,7 @@ from rich.live import Live
 
 from umim.cli import options, render
 from umim.cli.kube import Cluster
-from umim.cli.output import Format, json_list, show, show_json
+from umim.cli.output import Format, json_list, show, show_json, show_list
 from umim.cli.resources import Round, without_bookkeeping
 from umim.errors import UmimError
 
@@ -48,7 +48,7 @@ def list_rounds(
     if output is Format.json:
         show_json(json_list([one.raw for one in rounds]))
     else:
-        show(render.rounds_table(rounds, datetime.now(UTC)))
+        show_list(render.rounds_table(rounds, datetime.now(UTC)))
 
 
 @app.command()
