@@ -43,7 +43,7 @@ def test_a_round_whose_operator_is_killed_completes_with_one_attempt_a_job(
 def test_a_committed_update_is_not_made_again_after_a_restart(
     platform: Platform, hospitals: Hospitals, launch: Launch, sites: tuple[Site, Site, Site]
 ) -> None:
-    slow = hospitals.add(f"{PREFIX}-slow", gate=True)
+    slow = hospitals.add(f"{PREFIX}-between", gate=True)
     round_ = launch("kill-between", sites[0], slow)
     digest = round_.wait_site(sites[0], "Succeeded")["updateDigest"]
     (job,) = round_.jobs(sites[0].namespace)
