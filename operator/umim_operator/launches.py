@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from umim import contract
 from umim.api.artifacts import ModelManifest
-from umim.api.globalmodel import GlobalModelSpec, RoundReference
+from umim.api.base import Metrics
+from umim.api.globalmodel import Contributor, GlobalModelSpec, RoundReference
 from umim.api.hospital import DatasetSpec, HospitalSpec
 from umim.api.jobs import (
     AggregateJobConfig,
@@ -109,9 +111,34 @@ def _attempt_names(view: RoundView, role: contract.Role, site: str, attempt: int
     return {contract.job_name(role, view.name, view.uid, site, number) for number in range(1, attempt + 2)}
 
 
-def publication(view: RoundView, manifest: ModelManifest, *, base: bool) -> ModelPublication:
-    """Return the GlobalModel resource of a published model. Its name ends in the first digits of its digest."""
-    stem = "base" if base else view.name
+def base_publication(view: RoundView, manifest: ModelManifest) -> ModelPublication:
+    """Return the GlobalModel resource of a start model. Its name ends in the first digits of its digest."""
+    return _publication("base", view, manifest, strategy=manifest.strategy, metrics=manifest.metrics)
+
+
+def publication(view: RoundView, status: FederationRoundStatus, manifest: ModelManifest) -> ModelPublication:
+    """Return the GlobalModel resource of a round's result. Its name ends in the first digits of its digest.
+
+    The lineage is this round's, from its status. The manifest in the store belongs to the first round that made these
+    very bytes, which may be another one.
+    """
+    sites = sorted((site for site in status.sites if site.phase == "Succeeded"), key=lambda site: site.name)
+    return _publication(
+        view.name,
+        view,
+        manifest,
+        strategy=view.valid_spec.aggregation.strategy,
+        metrics=_weighted_metrics(sites),
+        parent=status.parent,
+        contributors=[
+            Contributor(site=site.name, update_digest=site.update_digest, samples=site.samples)
+            for site in sites
+            if site.update_digest is not None and site.samples
+        ],
+    )
+
+
+def _publication(stem: str, view: RoundView, manifest: ModelManifest, **lineage: Any) -> ModelPublication:
     return ModelPublication(
         name=f"{stem}-{manifest.file.digest[:8]}",
         spec=GlobalModelSpec(
@@ -120,11 +147,19 @@ def publication(view: RoundView, manifest: ModelManifest, *, base: bool) -> Mode
             size_bytes=manifest.file.size_bytes,
             architecture=manifest.architecture,
             image_size=manifest.image_size,
-            strategy=manifest.strategy,
-            parent=manifest.parent,
             round=RoundReference(name=view.name, uid=view.uid),
-            contributors=manifest.contributors,
-            metrics=manifest.metrics,
             created=manifest.created,
+            **lineage,
         ),
     )
+
+
+def _weighted_metrics(sites: Sequence[SiteStatus]) -> Metrics:
+    """Return the mean of each figure, weighted by samples, over the sites that let it out."""
+    found: Metrics = {}
+    for name in sorted({name for site in sites for name in site.metrics or {}}):
+        told = [(site.metrics[name], site.samples or 0) for site in sites if site.metrics and name in site.metrics]
+        total = sum(samples for _, samples in told)
+        if total:
+            found[name] = sum(value * (samples / total) for value, samples in told)
+    return found

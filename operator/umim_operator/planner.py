@@ -17,7 +17,7 @@ from umim_operator.acceptance import references, rejection
 from umim_operator.conditions import Reason, find, is_true
 from umim_operator.consent import Refusal, refusal
 from umim_operator.draft import Draft
-from umim_operator.launches import aggregate_config, init_config, publication
+from umim_operator.launches import aggregate_config, base_publication, init_config, publication
 from umim_operator.ledger import entry
 from umim_operator.state import (
     DamagedManifest,
@@ -153,7 +153,7 @@ def _initialize(draft: Draft) -> bool:
     result = draft.observed.results.get("init")
     manifest = draft.observed.models.get(result.model_digest or "") if result is not None else None
     if manifest is not None:
-        new = publication(draft.view, manifest, base=True)
+        new = base_publication(draft.view, manifest)
         draft.publications.append(new)
         draft.set(
             parent=ModelReference(name=new.name, digest=new.spec.digest),
@@ -306,7 +306,7 @@ def _aggregate(draft: Draft) -> None:
             draft.condition("QuorumReached", False, Reason.QUORUM_NOT_REACHED, result.message)
             draft.fail(Reason.QUORUM_NOT_REACHED, result.message)
         else:
-            draft.complete(publication(draft.view, draft.observed.models[result.model_digest], base=False))
+            draft.complete(publication(draft.view, draft.status, draft.observed.models[result.model_digest]))
         return
     draft.set(phase="Aggregating", reason=str(Reason.AGGREGATING))
     current = draft.server_job(

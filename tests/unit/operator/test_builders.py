@@ -13,6 +13,7 @@ import yaml
 from tests.unit.operator import make
 from tests.unit.operator.make import A
 from umim import contract
+from umim.api.globalmodel import Contributor
 from umim.api.round import FederationRoundSpec
 from umim.contract import Role
 from umim_operator import builders
@@ -218,11 +219,25 @@ def test_pretraining_has_resources_of_its_own() -> None:
 
 
 def test_a_global_model_is_written_with_its_lineage() -> None:
-    model = publication(make.view(make.spec()), make.manifest(), base=False)
+    status, _ = make.trained(make.spec())
+    model = publication(make.view(make.spec()), status, make.manifest())
     body = builders.global_model(make.FEDERATION, model)
     assert body["metadata"]["name"] == "stage-1-bbbbbbbb"
     assert body["spec"]["round"] == {"name": "stage-1", "uid": make.UID}
     assert body["spec"]["created"] == "2026-03-01T12:00:00Z"
+
+
+def test_the_lineage_is_the_rounds_own_although_another_round_made_the_same_bytes_first() -> None:
+    status, _ = make.trained(make.spec())
+    stranger = Contributor(site="elsewhere.x", update_digest="c" * 64, samples=1)
+    manifest = make.manifest().model_copy(
+        update={"round_uid": "another", "contributors": [stranger], "parent": None, "metrics": {"loss_after": 9.0}}
+    )
+    spec = publication(make.view(make.spec()), status, manifest).spec
+    assert [item.site for item in spec.contributors] == [item.name for item in status.sites]
+    assert spec.parent == status.parent is not None
+    assert spec.metrics != manifest.metrics
+    assert spec.strategy == "fedavg"
 
 
 def test_the_sites_name_is_kept_whole_beside_its_label() -> None:
