@@ -61,6 +61,12 @@ class Instruments:
             "umim.store.bytes", unit="By", description="Bytes moved to (out) and from (in) the store, by direction."
         )
 
+    def record_training(self, site: str, images_per_second: float, loss: float | None) -> None:
+        """Record one live report of a training; the loss is None where it may not leave."""
+        self.images_per_second.set(images_per_second, {"umim.site": site})
+        if loss is not None:
+            self.training_loss.set(loss, {"umim.site": site})
+
     def count_store_bytes(self, direction: str, count: int) -> None:
         """Add bytes moved ``in`` or ``out``; fits the store's ``count`` argument."""
         self.store_bytes.add(count, {"direction": direction})

@@ -7,13 +7,16 @@ status. A new attempt continues from the checkpoint of the one before.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
 from umim.errors import PERMANENT_EXIT_CODES
 from umim_operator.conditions import Reason
 from umim_operator.state import JobView, RetryPolicy
+
+REFUSED_WAIT = timedelta(seconds=30)
+"""After the API server refused to create a Job."""
 
 S = TypeVar("S", JobStatus, SiteStatus)
 
@@ -71,7 +74,7 @@ def launched(current: S, name: str) -> S:
     )
 
 
-def not_launched(current: S, message: str, policy: RetryPolicy, now: datetime) -> S:
+def not_launched(current: S, message: str, now: datetime) -> S:
     """Take back a launch that the API server refused. It costs no retry: nothing of the Job is at fault."""
     return current.model_copy(
         update={
@@ -80,19 +83,17 @@ def not_launched(current: S, message: str, policy: RetryPolicy, now: datetime) -
             "phase": "Backoff",
             "reason": str(Reason.LAUNCH_REFUSED),
             "message": cut(f"The Job cannot be created. {message}"),
-            "retry_time": now + policy.refused_wait,
+            "retry_time": now + REFUSED_WAIT,
         }
     )
 
 
-def without_refused(
-    status: FederationRoundStatus, refused: Mapping[str, str], policy: RetryPolicy, now: datetime
-) -> FederationRoundStatus:
+def without_refused(status: FederationRoundStatus, refused: Mapping[str, str], now: datetime) -> FederationRoundStatus:
     """Return the status with the launches taken back that the API server refused, by Job name and its message."""
 
     def settle(current: S) -> S:
         message = refused.get(current.job or "")
-        return current if message is None else not_launched(current, message, policy, now)
+        return current if message is None else not_launched(current, message, now)
 
     update: dict[str, object] = {"sites": [settle(site) for site in status.sites]}
     for name in ("initialization", "aggregation"):

@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from umim.api.base import ModelReference, parse_duration
+from umim.api.hospital import HospitalSpec
 from umim.api.jobs import JobConfig
 from umim.api.round import FederationRoundSpec, JobStatus, SiteStatus
 from umim.contract import Role, job_name
 from umim_operator import attempts, display, events
+from umim_operator.attempts import S
 from umim_operator.conditions import ConditionType, Reason, set_condition
 from umim_operator.launches import site_config
 from umim_operator.state import (
@@ -99,21 +101,13 @@ class Draft:
         hospital = self.observed.hospitals[site.name].spec
         if hospital is None:
             raise ValueError(f"{site.name} was launched without consent")
-        name = job_name("site", self.view.name, self.view.uid, site.name, site.attempt + 1)
-        new = attempts.launched(site, name)
-        self.launches.append(
-            Launch(
-                reference=JobReference(site.namespace, name),
-                role="site",
-                site=site.name,
-                attempt=new.attempt,
-                config=site_config(self.view, self.status, new, hospital),
-                hospital=hospital,
-                time_left=self.deadline - self.now + self.timing.job_grace,
-            )
+        return self._launch(
+            site,
+            ("site", site.name, site.namespace),
+            lambda new: site_config(self.view, self.status, new, hospital),
+            self.deadline - self.now + self.timing.job_grace,
+            hospital,
         )
-        self.wait(self.timing.progress_interval)
-        return new
 
     def server_job(self, current: JobStatus, role: Role, config: Callable[[int], JobConfig]) -> JobStatus:
         """Move a Job of the server on, launching its next attempt when it is due."""
@@ -128,17 +122,30 @@ class Draft:
             self.wait(self.timing.progress_interval)  # no event tells that its Pod cannot start
         if current.phase != "Pending":
             return current
-        name = job_name(role, self.view.name, self.view.uid, "", current.attempt + 1)
+        place = (role, "", self.view.namespace)
+        return self._launch(current, place, lambda new: config(new.attempt), self.timing.server_job_limit)
+
+    def _launch(
+        self,
+        current: S,
+        place: tuple[Role, str, str],
+        config: Callable[[S], JobConfig],
+        time_left: timedelta,
+        hospital: HospitalSpec | None = None,
+    ) -> S:
+        """Launch the next attempt. place: role, site and namespace of its Job."""
+        role, site, namespace = place
+        name = job_name(role, self.view.name, self.view.uid, site, current.attempt + 1)
         new = attempts.launched(current, name)
         self.launches.append(
             Launch(
-                reference=JobReference(self.view.namespace, name),
+                reference=JobReference(namespace, name),
                 role=role,
-                site="",
+                site=site,
                 attempt=new.attempt,
-                config=config(new.attempt),
-                hospital=None,
-                time_left=self.timing.server_job_limit,
+                config=config(new),
+                hospital=hospital,
+                time_left=time_left,
             )
         )
         self.wait(self.timing.progress_interval)

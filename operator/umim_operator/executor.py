@@ -33,8 +33,8 @@ from umim_operator.state import (
     ModelPublication,
     Observed,
     Plan,
-    RetryPolicy,
     RoundView,
+    newest_jobs,
 )
 
 Object = dict[str, Any]
@@ -92,7 +92,7 @@ class Executor:
         observed = self._observe(view)
         next_ = plan(view, observed, self._clock())
         refused = self._apply(view, body, observed, next_)
-        return RetryPolicy(0).refused_wait if refused else next_.look_again
+        return attempts.REFUSED_WAIT if refused else next_.look_again
 
     def clean(self, namespace: str, name: str) -> bool:
         """Remove everything of a deleted round but its GlobalModel. Returns whether nothing is left."""
@@ -157,11 +157,7 @@ class Executor:
         selector = view.spec.participants.selector
         if not wanted and selector is not None:
             found = [observe.hospital_view(body) for body in self._kube.list("Hospital", labels=selector.match_labels)]
-            return {
-                item.reference.site: item
-                for item in found
-                if item.spec is not None and view.namespace in item.spec.federations
-            }
+            return {item.reference.site: item for item in found}
         wanted = wanted or view.spec.participants.hospitals or []
         sites = {reference.site for reference in wanted}
         namespaces = {reference.namespace for reference in wanted}
@@ -173,10 +169,11 @@ class Executor:
         self, view: RoundView, jobs: tuple[JobView, ...]
     ) -> dict[tuple[str, int], UpdateManifest | DamagedManifest]:
         """Read the manifests of attempts whose Job is no longer active, and at the deadline those of all attempts."""
-        newest = {job.site: job for job in sorted(jobs, key=lambda job: job.attempt) if job.role == "site"}
-        open_ = [attempts.adopt(site, newest.get(site.name)) for site in view.status.sites if site.phase not in SETTLED]
+        newest = newest_jobs(jobs)
+        open_ = [(site, newest.get(("site", site.name))) for site in view.status.sites if site.phase not in SETTLED]
         late = view.deadline is not None and self._clock() >= view.deadline
-        ended = [site for site in open_ if site.attempt and (late or not _is_active(newest.get(site.name), site))]
+        adopted = [(attempts.adopt(site, job), job) for site, job in open_]
+        ended = [site for site, job in adopted if site.attempt and (late or not _is_active(job, site))]
         if not ended:
             return {}
         listed = self._store.list(contract.round_prefix(view.uid) + "sites/")
@@ -236,7 +233,7 @@ class Executor:
         for entry in next_.ledger:
             self._record(entry)
         refused = self._launch_all(view, next_.launches)
-        status = self._settled(view, next_.status, refused)
+        status = attempts.without_refused(next_.status, refused, self._clock()) if refused else next_.status
         self._write_status(view, body, status)
         for event in events.between(view.status, status) if refused else next_.events:
             self._emit(view, event)
@@ -264,13 +261,6 @@ class Executor:
                 refused[launch.reference.name] = str(error)
                 _log.warning("%s/%s: %s", view.namespace, view.name, error)
         return refused
-
-    def _settled(
-        self, view: RoundView, status: FederationRoundStatus, refused: Mapping[str, str]
-    ) -> FederationRoundStatus:
-        if not refused:
-            return status
-        return attempts.without_refused(status, refused, RetryPolicy(view.valid_spec.retries), self._clock())
 
     def _launch(self, view: RoundView, launch: Launch) -> None:
         end = self._clock() + launch.time_left

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from umim import contract
 from umim.api.artifacts import ModelManifest
-from umim.api.base import Metrics
+from umim.api.figures import weighted_means
 from umim.api.globalmodel import Contributor, GlobalModelSpec, RoundReference
 from umim.api.hospital import DatasetSpec, HospitalSpec
 from umim.api.jobs import (
@@ -77,9 +76,8 @@ def aggregate_config(view: RoundView, status: FederationRoundStatus, attempt: in
         raise ValueError("updates cannot be merged without a parent model")
     spec = view.valid_spec
     updates = [
-        UpdateReference(site=site.name, attempt=site.attempt, digest=site.update_digest)
-        for site in sorted(status.sites, key=lambda site: site.name)
-        if site.phase == "Succeeded" and site.update_digest is not None
+        UpdateReference(site=site.name, attempt=site.attempt, digest=contributor.update_digest)
+        for site, contributor in _delivered(status)
     ]
     return AggregateJobConfig(
         **_common(view, attempt),
@@ -89,6 +87,15 @@ def aggregate_config(view: RoundView, status: FederationRoundStatus, attempt: in
         quorum=spec.participants.quorum,
         seed=spec.training.seed,
     )
+
+
+def _delivered(status: FederationRoundStatus) -> list[tuple[SiteStatus, Contributor]]:
+    """Return the sites with a valid update and what each contributed, sorted by site."""
+    return [
+        (site, Contributor(site=site.name, update_digest=site.update_digest, samples=site.samples))
+        for site in sorted(status.sites, key=lambda site: site.name)
+        if site.phase == "Succeeded" and site.update_digest is not None and site.samples
+    ]
 
 
 def secret_names(view: RoundView, namespace: str) -> list[str]:
@@ -122,19 +129,15 @@ def publication(view: RoundView, status: FederationRoundStatus, manifest: ModelM
     The lineage is this round's, from its status. The manifest in the store belongs to the first round that made these
     very bytes, which may be another one.
     """
-    sites = sorted((site for site in status.sites if site.phase == "Succeeded"), key=lambda site: site.name)
+    sites = _delivered(status)
     return _publication(
         view.name,
         view,
         manifest,
         strategy=view.valid_spec.aggregation.strategy,
-        metrics=_weighted_metrics(sites),
+        metrics=weighted_means([(site.metrics, contributor.samples) for site, contributor in sites if site.metrics]),
         parent=status.parent,
-        contributors=[
-            Contributor(site=site.name, update_digest=site.update_digest, samples=site.samples)
-            for site in sites
-            if site.update_digest is not None and site.samples
-        ],
+        contributors=[contributor for _, contributor in sites],
     )
 
 
@@ -152,14 +155,3 @@ def _publication(stem: str, view: RoundView, manifest: ModelManifest, **lineage:
             **lineage,
         ),
     )
-
-
-def _weighted_metrics(sites: Sequence[SiteStatus]) -> Metrics:
-    """Return the mean of each figure, weighted by samples, over the sites that let it out."""
-    found: Metrics = {}
-    for name in sorted({name for site in sites for name in site.metrics or {}}):
-        told = [(site.metrics[name], site.samples or 0) for site in sites if site.metrics and name in site.metrics]
-        total = sum(samples for _, samples in told)
-        if total:
-            found[name] = sum(value * (samples / total) for value, samples in told)
-    return found

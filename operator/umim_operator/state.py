@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Literal
 
 from umim.api.artifacts import JobResult, ModelManifest, UpdateManifest
@@ -79,6 +80,11 @@ class DamagedManifest:
     message: str
 
 
+def newest_jobs(jobs: Iterable[JobView]) -> dict[tuple[Role, str], JobView]:
+    """Return the Job of the newest attempt by role and site."""
+    return {(job.role, job.site): job for job in sorted(jobs, key=lambda job: job.attempt)}
+
+
 @dataclass(frozen=True)
 class Observed:
     """A snapshot of everything around one round."""
@@ -99,8 +105,11 @@ class Observed:
 
     def job(self, role: Role, site: str) -> JobView | None:
         """Return the Job of the newest attempt, or None."""
-        found = [job for job in self.jobs if job.role == role and job.site == site]
-        return max(found, key=lambda job: job.attempt, default=None)
+        return self._newest.get((role, site))
+
+    @cached_property
+    def _newest(self) -> dict[tuple[Role, str], JobView]:
+        return newest_jobs(self.jobs)
 
 
 @dataclass(frozen=True)
@@ -176,8 +185,6 @@ class RetryPolicy:
     retries: int
     base: timedelta = timedelta(seconds=10)
     cap: timedelta = timedelta(minutes=6)
-    refused_wait: timedelta = timedelta(seconds=30)
-    """After the API server refused to create a Job."""
 
     def backoff(self, failures: int) -> timedelta:
         """Return the wait after so many failures: doubling from the base up to the cap, as Kubernetes Jobs do."""

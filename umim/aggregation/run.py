@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from umim.aggregation.reader import SpilledUpdate, open_updates
 from umim.aggregation.strategy import Strategy, make_strategy
 from umim.aggregation.validation import check_references, collect_update
 from umim.api.artifacts import Exclusion, JobResult, ModelManifest
+from umim.api.figures import weighted_means
 from umim.api.globalmodel import Contributor
 from umim.api.jobs import AggregateJobConfig
 from umim.artifacts.manifests import software_versions
@@ -60,7 +61,7 @@ def aggregate(store: ObjectStore, config: AggregateJobConfig, work: Path, create
         contributors=[
             Contributor(site=update.site, update_digest=update.digest, samples=update.samples) for update in updates
         ],
-        metrics=weighted_metrics(updates),
+        metrics=weighted_means([(update.metrics, update.samples) for update in updates]),
     )
     _log.info("published model %s from %d updates", digest, len(updates))
     return result.model_copy(update={"model_digest": digest})
@@ -80,19 +81,6 @@ def merge(strategy: Strategy, parent_path: Path, updates: Sequence[SpilledUpdate
             if not bool(torch.isfinite(merged[name]).all()):
                 raise ArtifactError(f"merged tensor {name} is not finite in {merged[name].dtype}")
         return merged
-
-
-def weighted_metrics(updates: Sequence[SpilledUpdate]) -> dict[str, float]:
-    """Return every metric's mean weighted by samples, over the updates that report it, in the order of sites."""
-    ordered = sorted(updates, key=lambda update: update.site)
-    names = sorted({name for update in ordered for name in update.metrics})
-    return {name: _weighted_mean(name, ordered) for name in names}
-
-
-def _weighted_mean(name: str, updates: Sequence[SpilledUpdate]) -> float:
-    reporting: Mapping[str, SpilledUpdate] = {update.site: update for update in updates if name in update.metrics}
-    total = sum(update.samples for update in reporting.values())
-    return sum(update.metrics[name] * (update.samples / total) for update in reporting.values())
 
 
 def _check_parent(parent: ModelManifest, config: AggregateJobConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,16 +57,6 @@ class ImageDataset:
     def patient_count(self) -> int:
         """Number of different patients."""
         return len(np.unique(self.patients))
-
-    def subset(self, indices: NDArray[np.int64]) -> ImageDataset:
-        """Return the images with these numbers, in this order."""
-        return replace(
-            self,
-            images=self.images[indices],
-            targets=None if self.targets is None else self.targets[indices],
-            patients=self.patients[indices],
-            validation=None if self.validation is None else self.validation[indices],
-        )
 
 
 def collect(samples: Iterable[Sample], task: Task, image_size: int, origin: str) -> ImageDataset:

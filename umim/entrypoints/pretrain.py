@@ -45,9 +45,7 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
 
     def sink(progress: Progress) -> None:
         log_progress(progress)
-        tracing.metrics.images_per_second.set(progress.images_per_second, {"umim.site": "server"})
-        if progress.loss is not None:
-            tracing.metrics.training_loss.set(progress.loss, {"umim.site": "server"})
+        tracing.metrics.record_training("server", progress.images_per_second, progress.loss)
 
     attributes: telemetry.Attributes = {
         "umim.round.uid": config.round_uid,

@@ -49,9 +49,7 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
         log_progress(progress)
         progress = allowed_progress(progress, config.privacy)
         publisher.publish(progress, last=progress.step == progress.steps)
-        tracing.metrics.images_per_second.set(progress.images_per_second, {"umim.site": config.site})
-        if progress.loss is not None:
-            tracing.metrics.training_loss.set(progress.loss, {"umim.site": config.site})
+        tracing.metrics.record_training(config.site, progress.images_per_second, progress.loss)
 
     attributes: telemetry.Attributes = {
         "umim.round.uid": config.round_uid,

@@ -18,7 +18,7 @@ from umim.api.round import FederationRoundSpec, FederationRoundStatus
 from umim.contract import Role
 from umim_operator.attempts import without_refused
 from umim_operator.planner import plan
-from umim_operator.state import DamagedManifest, JobOutcome, JobView, Launch, Observed, Plan, RetryPolicy
+from umim_operator.state import DamagedManifest, JobOutcome, JobView, Launch, Observed, Plan
 
 SITES = (A, B, C)
 STATUS = jsonschema.Draft202012Validator(structural_schema(FederationRoundStatus))
@@ -73,7 +73,7 @@ class World:
         for item in next_.launches:
             if self.random.random() < 0.1:
                 refused[item.reference.name] = "the hospital took the right away"
-        written = without_refused(next_.status, refused, RetryPolicy(self.spec.retries), self.now)
+        written = without_refused(next_.status, refused, self.now)
         self.check_status(written)
         actions: list[tuple[Any, Any]] = [
             *((self.stop, item.name) for item in next_.stops),

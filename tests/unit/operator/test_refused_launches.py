@@ -10,15 +10,13 @@ from umim import contract
 from umim.api.round import FederationRoundStatus
 from umim_operator.attempts import without_refused
 from umim_operator.launches import secret_names
-from umim_operator.state import RetryPolicy
 
 ROUND = make.spec()
-POLICY = RetryPolicy(ROUND.retries)
 
 
 def refused_at_a() -> FederationRoundStatus:
     status = make.step(ROUND, make.accepted(ROUND), make.observed()).status
-    return without_refused(status, {make.job("site", A).name: "secrets is forbidden"}, POLICY, make.NOW)
+    return without_refused(status, {make.job("site", A).name: "secrets is forbidden"}, make.NOW)
 
 
 def test_a_refused_launch_is_shown_on_its_site_and_costs_no_retry() -> None:
@@ -50,7 +48,7 @@ def test_a_refused_server_job_is_shown_and_tried_again() -> None:
     round_ = make.init_spec()
     seen = make.observed(parent=None)
     status = make.step(round_, make.accepted(round_, seen), seen).status
-    refused = without_refused(status, {make.job("init").name: "exceeded quota"}, POLICY, make.NOW)
+    refused = without_refused(status, {make.job("init").name: "exceeded quota"}, make.NOW)
     assert refused.initialization is not None
     assert (refused.initialization.phase, refused.initialization.reason) == ("Backoff", "LaunchRefused")
     assert make.launched(make.step(round_, refused, seen, 30 * SECOND)) == [("init", 1)]
@@ -58,12 +56,12 @@ def test_a_refused_server_job_is_shown_and_tried_again() -> None:
 
 def test_without_a_refusal_the_status_stays_as_it_is() -> None:
     status = make.training(ROUND)[0]
-    assert without_refused(status, {}, POLICY, make.NOW) == status
+    assert without_refused(status, {}, make.NOW) == status
 
 
 def test_a_long_refusal_fits_into_the_status() -> None:
     status = make.step(ROUND, make.accepted(ROUND), make.observed()).status
-    refused = without_refused(status, {make.job("site", A).name: "x" * 5000}, POLICY, make.NOW)
+    refused = without_refused(status, {make.job("site", A).name: "x" * 5000}, make.NOW)
     FederationRoundStatus.model_validate(refused.to_dict())
 
 
