@@ -15,6 +15,7 @@ import torch
 from tests.unit.training.parts import around, dataset, init_config, parent, site_config
 from umim.models.encoder import create_encoder
 from umim.models.mim import create_mim
+from umim.models.state import ModelState
 from umim.training.runtime import Runtime
 from umim.training.site import pretrain, train_at_site
 
@@ -46,7 +47,7 @@ def test_first_mim_loss(architecture: str) -> None:
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_supervised_and_mim_training(tmp_path: Path, runtime: Runtime, task) -> None:  # type: ignore[no-untyped-def]
     config = site_config(tmp_path, task, objective="supervised+mim", epochs=3, learning_rate=1e-4, proximal_mu=0.1)
-    metrics = train_at_site(config, parent(), dataset(task), around(runtime)).metrics
+    metrics = train_at_site(config, ModelState(parent()), dataset(task), around(runtime)).metrics
     check(task, [metrics["loss_before"], metrics["train_loss_last"], metrics["loss_after"]])
 
 

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from umim.api.base import ApiModel, Digest, DnsLabel, DnsSubdomain, Quantity, Timestamp, cel_rules
+from umim.api.base import DNS_LABEL_PATTERN, ApiModel, Digest, DnsLabel, DnsSubdomain, Quantity, Timestamp, cel_rules
 
 DataFormat = Literal["imagefolder", "npz", "dicom", "nifti"]
 Task = Literal["classification", "multilabel", "segmentation", "none"]
-ArtifactKind = Literal["update", "metrics"]
+ArtifactKind = Literal["update", "metrics", "head"]
 
 RELATIVE_PATH_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_. -]*(/[A-Za-z0-9_][A-Za-z0-9_. -]*)*$"
 
@@ -27,6 +27,9 @@ class DatasetSpec(ApiModel):
     DICOM files; nifti: NIfTI volumes, cut into slices."""
     task: Task = "classification"
     """What the labels are: one class an image, several labels an image, a mask an image, or none."""
+    task_name: Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)] | None = None
+    """Name of the task, such as chest-pneumonia. Hospitals that give the same one agree on classes and their
+    order, so that their heads can be merged. Default: the head is never shared."""
     labels_file: Annotated[str, Field(pattern=RELATIVE_PATH_PATTERN, max_length=512)] | None = None
     """CSV file, relative to path, with the columns file, label (or mask) and, where known, patient. Default:
     folder names are the labels (imagefolder), labels are in the file (npz)."""
@@ -37,10 +40,11 @@ class PrivacySpec(ApiModel):
 
     allowed_artifacts: Annotated[
         list[ArtifactKind],
-        Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
+        Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"}),
     ] = ["update", "metrics"]
     """Kinds of artifact that may leave: update (model update with its number of samples), metrics (training
-    and validation figures). A hospital without update takes part in no round."""
+    and validation figures), head (the task head with the names of its classes, for rounds that share heads).
+    A hospital without update takes part in no round."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest L2 norm of the update, over all tensors. A larger one is scaled down. Default: not clipped."""
     noise_multiplier: Annotated[float, Field(ge=0, le=100)] = 0.0

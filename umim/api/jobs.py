@@ -8,7 +8,7 @@ from pydantic import Field
 
 from umim.api.base import ApiModel, Digest, ModelReference
 from umim.api.hospital import DataFormat, PrivacySpec, Task
-from umim.api.round import AggregationSpec, OptimisationSpec, ParentInit, TrainingSpec
+from umim.api.round import AggregationSpec, DistillationSpec, OptimisationSpec, ParentInit, TrainingSpec
 
 
 class DatasetLocation(ApiModel):
@@ -20,6 +20,8 @@ class DatasetLocation(ApiModel):
     """How to read it."""
     task: Task
     """What the labels are."""
+    task_name: str | None = None
+    """Name of the task, for shared heads."""
     labels_file: str | None = None
     """CSV file with labels, relative to path."""
 
@@ -98,3 +100,7 @@ class AggregateJobConfig(JobConfig):
     """Fewest valid updates."""
     seed: int
     """Seed of the round."""
+    distillation: DistillationSpec | None = None
+    """What to learn after the merge."""
+    data: DatasetLocation | None = None
+    """The server's unlabelled images."""

@@ -26,6 +26,7 @@ from umim.api.hospital import DatasetSpec
 
 Objective = Literal["supervised", "mim", "supervised+mim"]
 ParentInit = Literal["random", "mim"]
+HeadSharing = Literal["private", "shared"]
 
 ARCHITECTURE_PATTERN = r"^[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)?$"
 
@@ -136,6 +137,15 @@ class TrainingSpec(OptimisationSpec):
     """Weight of the masked image modelling term in supervised+mim. The supervised term has weight 1."""
     proximal_mu: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Weight of the proximal term mu/2 * ||w - w_parent||^2 (FedProx, arXiv 1812.06127). Default: 0, none."""
+    head_warmup_epochs: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Passes that train the new head alone on the features of the parent's encoder, before both are trained:
+    a random head would spoil the encoder's features first (LP-FT, arXiv 2202.10054). Default: 0, none."""
+    heads: HeadSharing = "private"
+    """private: the head stays at the site and is made anew each round. shared: heads of one taskName are merged
+    and published with the model, where the hospital allows it."""
+    private_norms: bool = False
+    """Normalisation layers are trained at the site but stay there: the update holds the parent's (FedBN, arXiv
+    2102.07623)."""
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """Share of the patients set aside to measure the loss before and after training. Never trained on."""
 
@@ -156,6 +166,24 @@ class AggregationSpec(ApiModel):
     """Name of the strategy. fedavg: mean of the updates weighted by samples (arXiv 1602.05629)."""
     options: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
     """Numeric options of the strategy."""
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1, max_length=16)] = [1.0]
+    """Factors for the merged change of the parent. Of several, the one with the smallest masked image modelling
+    loss on the server's images is taken."""
+
+
+class DistillationSpec(OptimisationSpec):
+    """What the server learns after the merge: the features of the hospitals' encoders, on unlabelled images."""
+
+    strategy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=64)] = "features"
+    """Name of the strategy. features: the merged encoder learns the features of every hospital's encoder."""
+    options: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
+    """Numeric options of the strategy."""
+    mim_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Weight of the masked image modelling term. The distillation term has weight 1."""
+    images: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Images a pass, drawn anew for each. Default: all."""
+    resources: ResourceRequirements = ResourceRequirements()
+    """Resources of the aggregator Job, which distils. Default: as for a site."""
 
 
 class FederationRoundSpec(ApiModel):
@@ -173,6 +201,11 @@ class FederationRoundSpec(ApiModel):
     """Resources of each site's Job. Default: 1 cpu and 2Gi of memory requested, memory limited to 4Gi."""
     aggregation: AggregationSpec = AggregationSpec()
     """How the updates become one model."""
+    server_dataset: DatasetSpec | None = None
+    """The server's unlabelled images, in a volume of the round's namespace. Labels are ignored. Needed by
+    distillation, by more than one of aggregation.scales, and to measure the model after the merge."""
+    distillation: DistillationSpec | None = None
+    """What the server learns after the merge. Default: nothing."""
     deadline: Duration = "1h"
     """Time from the start of training at the sites after which missing updates are not waited for, such as
     30m. Then the round aggregates if quorum holds, else it fails with reason QuorumNotReached."""
@@ -191,6 +224,18 @@ class FederationRoundSpec(ApiModel):
             "message": "pretraining must be set if and only if model.parent.init is mim",
             "fieldPath": ".pretraining",
             "reason": "FieldValueInvalid",
+        },
+        {
+            "rule": "!has(self.distillation) || has(self.serverDataset)",
+            "message": "distillation needs serverDataset: the server's unlabelled images",
+            "fieldPath": ".serverDataset",
+            "reason": "FieldValueRequired",
+        },
+        {
+            "rule": "size(self.aggregation.scales) <= 1 || has(self.serverDataset)",
+            "message": "more than one of aggregation.scales needs serverDataset: the server's unlabelled images",
+            "fieldPath": ".serverDataset",
+            "reason": "FieldValueRequired",
         },
         {
             "rule": "duration(self.deadline) >= duration('10s')",

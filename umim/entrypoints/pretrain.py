@@ -95,7 +95,7 @@ def _make(config: InitJobConfig, around: Surroundings) -> tuple[dict[str, Tensor
     unlabelled = config.data.model_copy(update={"task": "none"})
     dataset = load_dataset(unlabelled, config.image_size, log_loading(around.clock))
     trained = pretrain(config, dataset, around)
-    return trained.encoder, trained.metrics
+    return dict(trained.state.encoder), trained.metrics
 
 
 if __name__ == "__main__":

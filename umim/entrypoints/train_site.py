@@ -23,6 +23,7 @@ from umim.artifacts.tensors import read_safetensors, write_safetensors
 from umim.data.load import load_dataset
 from umim.entrypoints.runner import run_job
 from umim.errors import ArtifactError, ConfigError
+from umim.models.state import ModelState
 from umim.progress import ProgressPublisher
 from umim.settings import RedisSettings, StoreSettings, TelemetrySettings, job_config
 from umim.training.privacy import allowed_metrics, allowed_progress, protect
@@ -81,9 +82,9 @@ def _train(store: ObjectStore, config: SiteJobConfig, around: Surroundings, fold
         )
     parent = _fetch_parent(store, config, folder)
     dataset = load_dataset(config.data, config.image_size, log_loading(around.clock))
-    trained = train_at_site(config, parent, dataset, around)
+    trained = train_at_site(config, ModelState(parent), dataset, around)
     path = folder / "update.safetensors"
-    write_safetensors(protect(trained.encoder, parent, config.privacy), path)
+    write_safetensors(protect(trained.state.encoder, parent, config.privacy), path)
     manifest = publish_update(
         store,
         path,

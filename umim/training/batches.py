@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
 import torch
@@ -43,6 +44,15 @@ class Batches:
     def ordered(self) -> Iterator[Batch]:
         """Yield one pass in order, not augmented."""
         return self._load(self._indices)
+
+    def subset(self, images: int, seed: int) -> Batches:
+        """Return at most so many of the images, chosen by the seed alone."""
+        order = torch.randperm(self.images, generator=torch.Generator().manual_seed(seed))[:images]
+        chosen = copy(self)
+        chosen._indices = self._indices[order]
+        chosen.images = len(order)
+        chosen.steps = -(-len(order) // self._batch_size)
+        return chosen
 
     def targets(self) -> Tensor:
         """Return the targets of all images. Raises ValueError where the data set has none."""

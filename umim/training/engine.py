@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +14,7 @@ from umim.data.transforms import AugmentationConfig
 from umim.errors import TrainingError
 from umim.training.batches import Batch, Batches
 from umim.training.checkpoint import Checkpoints
-from umim.training.learner import Learner
+from umim.training.learner import Objective
 from umim.training.optimiser import create_optimiser, set_learning_rate
 from umim.training.reporter import Clock, ProgressSink, Reporter
 from umim.training.runtime import Runtime
@@ -26,7 +27,7 @@ from umim.training.validation import measure
 class Fit:
     """One training: what, on which images, how."""
 
-    learner: Learner
+    learner: Objective
     """On the runtime's device. Changed in place."""
     train: Batches
     """Images to learn from."""
@@ -44,6 +45,8 @@ class Fit:
     """Times for progress and the duration."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """How training images are varied."""
+    prepare: Callable[[], None] | None = None
+    """Called before a training that starts anew, not before one that goes on from a checkpoint."""
 
     def run(self) -> Metrics:
         """Train to the last epoch, from the newest checkpoint if there is one, and return the figures.
@@ -63,6 +66,8 @@ class Fit:
         optimiser = create_optimiser(self.learner, self.spec)
         scaler = self.runtime.scaler()
         state = self.checkpoints.resume(self.learner, optimiser, scaler)
+        if state is None and self.prepare is not None:
+            self.prepare()
         first, metrics = (
             (state.epoch, dict(state.metrics)) if state else (0, self._measured("before", with_score=False))
         )
@@ -112,6 +117,6 @@ class Fit:
             return {}
         loss, score = measure(self.learner, self.validation, self.runtime, derive(self.spec.seed, "validation"))
         result = {f"loss_{when}": loss}
-        if with_score and self.learner.head is not None:
-            result[f"{self.learner.head.score_name}_{when}"] = score
+        if with_score and self.learner.score_name is not None:
+            result[f"{self.learner.score_name}_{when}"] = score
         return result

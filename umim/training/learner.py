@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -13,7 +14,22 @@ from umim.models.heads import AnyHead
 from umim.models.mim import MimModel
 
 
-class Learner(nn.Module):
+class Objective(nn.Module, ABC):
+    """What the training loop trains: parameters and a loss over batches."""
+
+    score_name: str | None = None
+    """Name of the score that ``measure`` returns. None: there is only a loss."""
+
+    @abstractmethod
+    def loss(self, images_BCHW: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Return the loss that training minimises. Images are float32 in [0, 1] with 1 or 3 channels."""
+
+    @abstractmethod
+    def measure(self, images_BCHW: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Return (2,): the validation loss, and the sum over images of the score (0 without one)."""
+
+
+class Learner(Objective):
     """loss = supervised + mim_weight * mim + proximal_mu / 2 * ||w - w_parent||^2, each term where configured.
 
     With a head the supervised term has weight 1; without one, masked image modelling alone has weight 1.
@@ -25,6 +41,7 @@ class Learner(nn.Module):
             raise ValueError("a learner needs a head, a MIM part, or both")
         self.encoder = encoder
         self.head = head
+        self.score_name = head.score_name if head is not None else None
         self.mim = mim
         self.mim_weight = mim_weight if head is not None else 1.0
         self._anchors: list[tuple[Tensor, Tensor]] = []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from umim.api.base import ApiModel, Metrics
 from umim.api.jobs import InitJobConfig, SiteJobConfig
@@ -18,8 +18,9 @@ from umim.data.dataset import ImageDataset
 from umim.data.splits import split_by_patient
 from umim.errors import ArtifactError, ConfigError
 from umim.models.encoder import Encoder, create_encoder
-from umim.models.heads import create_head
-from umim.models.mim import create_mim
+from umim.models.heads import AnyHead, create_head
+from umim.models.mim import MimModel, create_mim
+from umim.models.state import ModelState, Tensors
 from umim.training.batches import Batches
 from umim.training.checkpoint import Checkpoints
 from umim.training.engine import Fit
@@ -27,14 +28,22 @@ from umim.training.learner import Learner
 from umim.training.reporter import Clock, ProgressSink
 from umim.training.runtime import Runtime
 from umim.training.seeds import derive
+from umim.training.warmup import warm_up
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+PRIVATE_HEAD = "private"
+"""Name of a head whose data set names no task."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """What a training returns."""
 
-    encoder: dict[str, Tensor]
-    """The encoder's tensors on the CPU, named as in timm's state_dict."""
+    state: ModelState
+    """What was trained, on the CPU: the encoder, the MIM decoder where there is one, and the head under its
+    taskName where the data set has one. What of it may leave is for ``umim.training.privacy`` to decide."""
+    classes: tuple[str, ...]
+    """Class names of the head in label order. Empty without a head."""
     metrics: Metrics
     """Figures, see ``Fit.run``."""
     samples: int
@@ -53,9 +62,7 @@ class Surroundings:
     """Times."""
 
 
-def train_at_site(
-    config: SiteJobConfig, parent: Mapping[str, Tensor], dataset: ImageDataset, around: Surroundings
-) -> Trained:
+def train_at_site(config: SiteJobConfig, parent: ModelState, dataset: ImageDataset, around: Surroundings) -> Trained:
     """Train the parent's encoder on a hospital's images and return it. Nothing leaves here, see ``privacy``.
 
     Raises DataError when the images cannot be split, ConfigError when objective and task do not fit,
@@ -68,19 +75,40 @@ def train_at_site(
     split = split_by_patient(dataset, training.validation_fraction, training.seed, config.privacy.min_patients)
     train = Batches(dataset, split.train, training.batch_size, device)
     encoder = create_encoder(config.architecture, config.image_size, training.seed)
-    load_encoder(encoder, parent)
-    head = (
-        create_head(config.data.task, encoder, train.targets(), derive(training.seed, "head")) if supervised else None
-    )
-    wants_mim = training.objective != "supervised"
-    mim = create_mim(encoder, training.mask_ratio, derive(training.seed, "mim")) if wants_mim else None
+    load_encoder(encoder, parent.encoder)
+    head = _head(config, parent, encoder, train) if supervised else None
+    mim = _mim(config, parent, encoder) if training.objective != "supervised" else None
     learner = Learner(encoder, head, mim, training.mim_weight).to(device)
-    learner.anchor(parent, training.proximal_mu)
+    learner.anchor(parent.encoder, training.proximal_mu)
     checkpoints = _checkpoints(config, training, config.parent.digest, dataset)
     validation = Batches(dataset, split.validation, training.batch_size, device)
     fit = Fit(learner, train, validation, training, around.runtime, checkpoints, around.sink, around.clock)
+    if head is not None and training.head_warmup_epochs:
+        fit = replace(fit, prepare=partial(warm_up, encoder, head, train, training, around.runtime))
     metrics = fit.run()
-    return Trained(encoder_tensors(encoder), metrics, train.images)
+    trained = encoder_tensors(encoder)
+    if training.private_norms:
+        trained |= {name: parent.encoder[name].clone() for name in norm_names(encoder)}
+    heads = {} if head is None else {config.data.task_name or PRIVATE_HEAD: tensors_of(head)}
+    state = ModelState(trained, {} if mim is None else tensors_of(mim), heads)
+    return Trained(state, dataset.classes if head is not None else (), metrics, train.images)
+
+
+def _head(config: SiteJobConfig, parent: ModelState, encoder: Encoder, train: Batches) -> AnyHead:
+    """Return the task's head: the parent's shared one where there is one, else a new one."""
+    head = create_head(config.data.task, encoder, train.targets(), derive(config.training.seed, "head"))
+    shared = parent.heads.get(config.data.task_name or "") if config.training.heads == "shared" else None
+    if shared is not None:
+        _load(head, shared, f"shared head {config.data.task_name}")
+    return head
+
+
+def _mim(config: SiteJobConfig, parent: ModelState, encoder: Encoder) -> MimModel:
+    """Return the MIM part: the parent's decoder where there is one, else a new one."""
+    mim = create_mim(encoder, config.training.mask_ratio, derive(config.training.seed, "mim"))
+    if parent.mim:
+        _load(mim, parent.mim, "MIM decoder")
+    return mim
 
 
 def pretrain(config: InitJobConfig, dataset: ImageDataset, around: Surroundings) -> Trained:
@@ -96,7 +124,7 @@ def pretrain(config: InitJobConfig, dataset: ImageDataset, around: Surroundings)
     checkpoints = _checkpoints(config, spec, "random", dataset)
     fit = Fit(learner, train, None, spec, around.runtime, checkpoints, around.sink, around.clock)
     metrics = fit.run()
-    return Trained(encoder_tensors(encoder), metrics, train.images)
+    return Trained(ModelState(encoder_tensors(encoder), tensors_of(mim)), (), metrics, train.images)
 
 
 def work_folder(config: SiteJobConfig | InitJobConfig) -> Path:
@@ -112,20 +140,39 @@ def remove_work(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def load_encoder(encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:
+def load_encoder(encoder: Encoder, tensors: Tensors) -> None:
     """Put a model's tensors into an encoder. Raises ArtifactError naming the first tensor that does not fit."""
-    own = encoder.net.state_dict()
+    _load(encoder.net, tensors, f"encoder {encoder.architecture}")
+
+
+def _load(module: nn.Module, tensors: Tensors, what: str) -> None:
+    own = module.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
             found = tuple(tensors[name].shape) if name in tensors else "missing"
             wanted = tuple(own[name].shape) if name in own else "no such tensor"
-            raise ArtifactError(f"parent model: tensor {name} is {found}, {encoder.architecture} has {wanted}")
-    encoder.net.load_state_dict(dict(tensors))
+            raise ArtifactError(f"parent model: {what}: tensor {name} is {found}, wanted is {wanted}")
+    module.load_state_dict(dict(tensors))
 
 
 def encoder_tensors(encoder: Encoder) -> dict[str, Tensor]:
     """Return copies of the encoder's tensors on the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in encoder.net.state_dict().items()}
+    return tensors_of(encoder.net)
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return copies of a module's tensors on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+
+
+def norm_names(encoder: Encoder) -> list[str]:
+    """Return the names of the tensors of all normalisation layers, sorted."""
+    return sorted(
+        f"{layer}.{name}"
+        for layer, module in encoder.net.named_modules()
+        if isinstance(module, NORMS)
+        for name in module.state_dict()
+    )
 
 
 def _checkpoints(

@@ -8,12 +8,12 @@ import torch
 
 from umim.errors import TrainingError
 from umim.training.batches import Batches
-from umim.training.learner import Learner
+from umim.training.learner import Objective
 from umim.training.runtime import Runtime
 
 
-def measure(learner: Learner, batches: Batches, runtime: Runtime, seed: int) -> tuple[float, float]:
-    """Return the mean loss and mean score over images, see ``Learner.measure``.
+def measure(learner: Objective, batches: Batches, runtime: Runtime, seed: int) -> tuple[float, float]:
+    """Return the mean loss and mean score over images, see ``Objective.measure``.
 
     The masks of masked image modelling come from the seed, so that two measurements compare like with like.
     Raises TrainingError when the loss is not finite.

@@ -16,6 +16,7 @@ from umim.api.jobs import DatasetLocation, InitJobConfig, SiteJobConfig
 from umim.api.round import OptimisationSpec, Progress, TrainingSpec
 from umim.data.dataset import ImageDataset
 from umim.models.encoder import create_encoder
+from umim.models.state import Tensors
 from umim.training.reporter import Clock
 from umim.training.runtime import Runtime
 from umim.training.site import Surroundings, encoder_tensors
@@ -124,5 +125,5 @@ def kill_after(runtime: Runtime, steps: int) -> Surroundings:
     return Surroundings(runtime, sink, clock(seconds=10))
 
 
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+def same(first: Tensors, second: Tensors) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.training.parts import Kill, around, dataset, init_config, kill_after, parent, same, site_config
+from umim.models.state import ModelState
 from umim.training.runtime import Runtime
 from umim.training.site import Trained, pretrain, train_at_site, work_folder
 
@@ -14,13 +15,13 @@ STEPS = 2  # 16 training images in batches of 8
 
 def full(work: Path, runtime: Runtime, **training: float) -> Trained:
     config = site_config(work, "classification", epochs=4, objective="supervised+mim", proximal_mu=0.1, **training)
-    return train_at_site(config, parent(), dataset(), around(runtime))
+    return train_at_site(config, ModelState(parent()), dataset(), around(runtime))
 
 
 def killed(work: Path, runtime: Runtime, steps: int, **training: float) -> Path:
     config = site_config(work, "classification", epochs=4, objective="supervised+mim", proximal_mu=0.1, **training)
     with pytest.raises(Kill):
-        train_at_site(config, parent(), dataset(), kill_after(runtime, steps))
+        train_at_site(config, ModelState(parent()), dataset(), kill_after(runtime, steps))
     return work_folder(config)
 
 
@@ -32,7 +33,7 @@ def epochs(folder: Path) -> list[str]:
 def test_after_a_kill_the_update_is_bit_identical(tmp_path: Path, runtime: Runtime, steps: int) -> None:
     killed(tmp_path / "b", runtime, steps)
     first, resumed = full(tmp_path / "a", runtime), full(tmp_path / "b", runtime)
-    assert same(first.encoder, resumed.encoder)
+    assert same(first.state.encoder, resumed.state.encoder)
     for name in ("loss_before", "loss_after", "accuracy_after", "train_loss_last"):
         assert first.metrics[name] == resumed.metrics[name]
 
@@ -41,7 +42,7 @@ def test_only_epochs_after_the_last_checkpoint_are_trained_again(tmp_path: Path,
     killed(tmp_path, runtime, steps=3 * STEPS + 1)
     reports: list = []  # type: ignore[type-arg]
     config = site_config(tmp_path, epochs=4, objective="supervised+mim", proximal_mu=0.1)
-    train_at_site(config, parent(), dataset(), around(runtime, reports))
+    train_at_site(config, ModelState(parent()), dataset(), around(runtime, reports))
     assert [(report.epoch, report.step) for report in reports] == [(4, 4 * STEPS)]
 
 
@@ -49,7 +50,9 @@ def test_pretraining_goes_on_too(tmp_path: Path, runtime: Runtime) -> None:
     with pytest.raises(Kill):
         pretrain(init_config(tmp_path / "b"), dataset("none"), kill_after(runtime, 4))
     resumed = pretrain(init_config(tmp_path / "b"), dataset("none"), around(runtime))
-    assert same(resumed.encoder, pretrain(init_config(tmp_path / "a"), dataset("none"), around(runtime)).encoder)
+    assert same(
+        resumed.state.encoder, pretrain(init_config(tmp_path / "a"), dataset("none"), around(runtime)).state.encoder
+    )
 
 
 def test_two_checkpoints_are_kept(tmp_path: Path, runtime: Runtime) -> None:
@@ -78,14 +81,14 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(
         resumed = full(tmp_path / "b", runtime)
     assert "epoch-0003.safetensors is damaged" in caplog.text
     assert "going on after epoch 2" in caplog.text
-    assert same(resumed.encoder, full(tmp_path / "a", runtime).encoder)
+    assert same(resumed.state.encoder, full(tmp_path / "a", runtime).state.encoder)
 
 
 def test_tensors_without_commit_marker_are_no_checkpoint(tmp_path: Path, runtime: Runtime) -> None:
     folder = killed(tmp_path / "b", runtime, steps=STEPS + 1)
     for path in folder.glob("*.json"):
         path.unlink()
-    assert same(full(tmp_path / "b", runtime).encoder, full(tmp_path / "a", runtime).encoder)
+    assert same(full(tmp_path / "b", runtime).state.encoder, full(tmp_path / "a", runtime).state.encoder)
 
 
 def test_a_checkpoint_of_another_configuration_is_not_used(
@@ -94,7 +97,7 @@ def test_a_checkpoint_of_another_configuration_is_not_used(
     killed(tmp_path / "b", runtime, steps=2 * STEPS + 1, seed=1)
     resumed = full(tmp_path / "b", runtime, seed=2)
     assert "belongs to another configuration or other data" in caplog.text
-    assert same(resumed.encoder, full(tmp_path / "a", runtime, seed=2).encoder)
+    assert same(resumed.state.encoder, full(tmp_path / "a", runtime, seed=2).state.encoder)
 
 
 def test_a_checkpoint_of_other_images_is_not_used(
@@ -104,7 +107,7 @@ def test_a_checkpoint_of_other_images_is_not_used(
     other = dataset()
     other.images[0, 0, 0, 0] += 1
     config = site_config(tmp_path, epochs=4, objective="supervised+mim", proximal_mu=0.1)
-    train_at_site(config, parent(), other, around(runtime))
+    train_at_site(config, ModelState(parent()), other, around(runtime))
     assert "belongs to another configuration or other data" in caplog.text
 
 
@@ -114,5 +117,5 @@ def test_another_attempt_of_the_same_round_goes_on(
     killed(tmp_path, runtime, steps=2 * STEPS + 1)
     config = site_config(tmp_path, epochs=4, objective="supervised+mim", proximal_mu=0.1)
     with caplog.at_level(logging.INFO):
-        train_at_site(config.model_copy(update={"attempt": 2}), parent(), dataset(), around(runtime))
+        train_at_site(config.model_copy(update={"attempt": 2}), ModelState(parent()), dataset(), around(runtime))
     assert "going on after epoch 2" in caplog.text

@@ -1,0 +1,1 @@
+"""What the server learns after the merge, on unlabelled images."""

@@ -1,0 +1,1 @@
+"""Judging encoders: probes, fine-tuning, metrics and significance tests."""

@@ -1,0 +1,1 @@
+"""Federations in one process, without a cluster: the same training, aggregation and distillation code."""
