@@ -8,8 +8,8 @@ from umim.aggregation.names import check_aggregation
 from umim.api.base import HospitalReference
 from umim.api.round import FederationRoundSpec
 from umim.errors import ConfigError
+from umim.rounds.consent import contradiction
 from umim_operator.conditions import Reason
-from umim_operator.consent import contradiction
 from umim_operator.state import Observed, RoundView
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from umim import contract
 from umim.api.base import API_VERSION
+from umim.rounds.consent import parse_quantity, site_resources, with_default_resources
+from umim.rounds.publication import ModelPublication
 from umim_operator.config import JobDefaults
-from umim_operator.consent import parse_quantity, site_resources, with_default_resources
-from umim_operator.state import Launch, ModelPublication, RoundView
+from umim_operator.state import Launch, RoundView
 
 Manifest = dict[str, Any]
 

@@ -15,7 +15,7 @@ ConditionType = Literal[
 
 
 class Reason(StrEnum):
-    """Every reason that a condition, the round or a site can carry."""
+    """Every reason that a condition, the round or a site can carry, but for those of ``RefusalReason``."""
 
     # the round
     ACCEPTED = "Accepted"
@@ -42,12 +42,6 @@ class Reason(StrEnum):
     NOT_FINISHED = "NotFinished"
     NOT_FAILED = "NotFailed"
     # one site
-    HOSPITAL_NOT_FOUND = "HospitalNotFound"
-    HOSPITAL_INVALID = "HospitalInvalid"
-    FEDERATION_NOT_ALLOWED = "FederationNotAllowed"
-    ARTIFACT_NOT_ALLOWED = "ArtifactNotAllowed"
-    TASK_NOT_SUITABLE = "TaskNotSuitable"
-    RESOURCES_EXCEEDED = "ResourcesExceeded"
     LAUNCHED = "Launched"
     LAUNCH_REFUSED = "LaunchRefused"
     JOB_PENDING = "JobPending"

@@ -1,57 +1,11 @@
-"""Policy: may this round train at this hospital? Pure."""
+"""Policy: may this round train at the hospital of a site? Pure."""
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
-from typing import NamedTuple
-
-from umim.api.base import ResourceRequirements
-from umim.api.hospital import HospitalSpec
 from umim.api.round import FederationRoundSpec
-from umim_operator.conditions import Reason
+from umim.rounds import consent
+from umim.rounds.consent import Refusal, RefusalReason
 from umim_operator.state import HospitalView
-
-DEFAULT_REQUESTS = {"cpu": "1", "memory": "2Gi"}
-DEFAULT_LIMITS = {"memory": "4Gi"}
-
-_QUANTITY = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
-_FACTORS = {"": Decimal(1), "m": Decimal("0.001")}
-_FACTORS |= {unit: Decimal(1000) ** power for power, unit in enumerate("kMGTP", start=1)}
-_FACTORS |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTP", start=1)}
-
-
-class Refusal(NamedTuple):
-    """Why a hospital does not take part."""
-
-    reason: Reason
-    message: str
-
-
-def parse_quantity(text: str) -> Decimal:
-    """Return the value of a Kubernetes quantity such as 500m, 2 or 4Gi. Raises ValueError for another form."""
-    match = _QUANTITY.match(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a quantity: write a number with an optional unit such as 500m, 2 or 4Gi")
-    number, unit = match.groups()
-    return Decimal(number) * _FACTORS[unit or ""]
-
-
-def site_resources(spec: FederationRoundSpec) -> tuple[dict[str, str], dict[str, str]]:
-    """Return requests and limits of a site's Job, with the defaults filled in."""
-    return with_default_resources(spec.resources.requests, spec.resources.limits)
-
-
-def with_default_resources(requests: dict[str, str], limits: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Fill in default requests and limits. A default never contradicts what the user set."""
-    raised = {
-        name: max(amount, requests.get(name, amount), key=parse_quantity) for name, amount in DEFAULT_LIMITS.items()
-    }
-    limits = {**raised, **limits}
-    defaults = {
-        name: min(amount, limits.get(name, amount), key=parse_quantity) for name, amount in DEFAULT_REQUESTS.items()
-    }
-    return {**defaults, **requests}, limits
 
 
 def refusal(namespace: str, spec: FederationRoundSpec, site: str, hospital: HospitalView | None) -> Refusal | None:
@@ -59,51 +13,9 @@ def refusal(namespace: str, spec: FederationRoundSpec, site: str, hospital: Hosp
     if hospital is None:
         where, name = site.split(".", 1)
         return Refusal(
-            Reason.HOSPITAL_NOT_FOUND,
+            RefusalReason.HOSPITAL_NOT_FOUND,
             f"There is no Hospital {name} in namespace {where}: the hospital has not opted in.",
         )
     if hospital.spec is None:
-        return Refusal(Reason.HOSPITAL_INVALID, f"The Hospital resource is invalid: {hospital.spec_error}")
-    return _refused_by(namespace, spec, hospital.spec)
-
-
-def _refused_by(namespace: str, spec: FederationRoundSpec, hospital: HospitalSpec) -> Refusal | None:
-    if namespace not in hospital.federations:
-        listed = ", ".join(hospital.federations) or "none"
-        return Refusal(
-            Reason.FEDERATION_NOT_ALLOWED,
-            f"The hospital's spec.federations does not list {namespace}. It lists: {listed}.",
-        )
-    if "update" not in hospital.privacy.allowed_artifacts:
-        return Refusal(
-            Reason.ARTIFACT_NOT_ALLOWED,
-            "The hospital's spec.privacy.allowedArtifacts does not list update: no model update may leave.",
-        )
-    if spec.training.objective != "mim" and hospital.data.task == "none":
-        return Refusal(
-            Reason.TASK_NOT_SUITABLE,
-            f"spec.training.objective {spec.training.objective} needs labels, but the hospital's "
-            "spec.data.task is none.",
-        )
-    return _beyond_limits(spec, hospital)
-
-
-def contradiction(resources: ResourceRequirements) -> str | None:
-    """Return which request is larger than its limit, such as ``requests.cpu is 4, but limits.cpu is 2``, or None."""
-    for name, amount in sorted(resources.requests.items()):
-        limit = resources.limits.get(name, amount)
-        if parse_quantity(amount) > parse_quantity(limit):
-            return f"requests.{name} is {amount}, but limits.{name} is {limit}"
-    return None
-
-
-def _beyond_limits(spec: FederationRoundSpec, hospital: HospitalSpec) -> Refusal | None:
-    requests, limits = site_resources(spec)
-    for name, most in sorted(hospital.max_resources.items()):
-        asked = max(limits.get(name, "0"), requests.get(name, "0"), key=parse_quantity)
-        if parse_quantity(asked) > parse_quantity(most):
-            return Refusal(
-                Reason.RESOURCES_EXCEEDED,
-                f"The round asks for {asked} of {name}, the hospital's spec.maxResources allows {most}.",
-            )
-    return None
+        return Refusal(RefusalReason.HOSPITAL_INVALID, f"The Hospital resource is invalid: {hospital.spec_error}")
+    return consent.refusal(namespace, spec, hospital.spec)

@@ -11,16 +11,16 @@ from umim.api.hospital import HospitalSpec
 from umim.api.jobs import JobConfig
 from umim.api.round import FederationRoundSpec, JobStatus, SiteStatus
 from umim.contract import Role, job_name
+from umim.rounds.configs import site_config
+from umim.rounds.publication import ModelPublication
 from umim_operator import attempts, display, events
 from umim_operator.attempts import S
 from umim_operator.conditions import ConditionType, Reason, set_condition
-from umim_operator.launches import site_config
 from umim_operator.state import (
     JobReference,
     JobView,
     Launch,
     LedgerEntry,
-    ModelPublication,
     Observed,
     Plan,
     RetryPolicy,

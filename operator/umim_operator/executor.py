@@ -16,6 +16,7 @@ from umim.artifacts.manifests import MAX_MANIFEST_BYTES, read_job_result, read_m
 from umim.artifacts.store import ObjectStore
 from umim.errors import ArtifactError
 from umim.progress import ProgressReader
+from umim.rounds.publication import ModelPublication
 from umim.telemetry import Telemetry, round_context, round_trace_id, traceparent
 from umim_operator import attempts, builders, events, launches, ledger, observe
 from umim_operator.config import JobDefaults
@@ -30,7 +31,6 @@ from umim_operator.state import (
     JobView,
     Launch,
     LedgerEntry,
-    ModelPublication,
     Observed,
     Plan,
     RoundView,

@@ -12,12 +12,14 @@ from umim import contract
 from umim.api.artifacts import Exclusion
 from umim.api.base import ModelReference, parse_duration
 from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
+from umim.rounds.configs import aggregate_config, init_config
+from umim.rounds.consent import Refusal
+from umim.rounds.publication import base_publication, publication
 from umim_operator import attempts, display
 from umim_operator.acceptance import references, rejection
 from umim_operator.conditions import Reason, find, is_true
-from umim_operator.consent import Refusal, refusal
+from umim_operator.consent import refusal
 from umim_operator.draft import Draft
-from umim_operator.launches import aggregate_config, base_publication, init_config, publication
 from umim_operator.ledger import entry
 from umim_operator.state import (
     DamagedManifest,

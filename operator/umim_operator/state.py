@@ -15,6 +15,7 @@ from umim.api.hospital import HospitalSpec, Participation
 from umim.api.jobs import JobConfig
 from umim.api.round import FederationRoundSpec, FederationRoundStatus, Progress
 from umim.contract import Role
+from umim.rounds.publication import ModelPublication
 
 JobOutcome = Literal["active", "succeeded", "failed"]
 
@@ -133,14 +134,6 @@ class Launch:
     """The hospital where a site Job runs; None for a Job of the server."""
     time_left: timedelta
     """Time after which the Job and its credentials are of no use."""
-
-
-@dataclass(frozen=True)
-class ModelPublication:
-    """A GlobalModel resource to create."""
-
-    name: str
-    spec: GlobalModelSpec
 
 
 @dataclass(frozen=True)

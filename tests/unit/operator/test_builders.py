@@ -16,10 +16,10 @@ from umim import contract
 from umim.api.globalmodel import Contributor
 from umim.api.round import FederationRoundSpec
 from umim.contract import Role
+from umim.rounds.consent import with_default_resources
+from umim.rounds.publication import publication
 from umim_operator import builders
 from umim_operator.config import JobDefaults
-from umim_operator.consent import with_default_resources
-from umim_operator.launches import publication
 from umim_operator.state import JobReference, Launch
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "operator"

@@ -16,10 +16,10 @@ from umim.api.hospital import HospitalStatus
 from umim.api.jobs import JobConfig
 from umim.api.round import FederationRoundStatus, SiteStatus
 from umim.errors import ConfigError
+from umim.rounds.consent import contradiction, parse_quantity
 from umim_operator import credentials, display, events, ledger
 from umim_operator.conditions import Reason, find, is_true, set_condition
 from umim_operator.config import OperatorConfig
-from umim_operator.consent import contradiction, parse_quantity
 
 # conditions
 

@@ -1,0 +1,1 @@
+"""What a round means, apart from where it runs: consent, Job configurations, publication. Pure, no torch."""
