@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.servers import ADMIN, READY, MinioServer, free_port, minio, running
+from umim.artifacts.local import LocalStore
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.provision import provision
 from umim.artifacts.store import ObjectStore
@@ -42,11 +43,13 @@ def minio_server(minio_binary: Path, tmp_path_factory: pytest.TempPathFactory) -
         yield MinioServer(settings)
 
 
-@pytest.fixture(params=["memory", "minio"])
-def store(request: pytest.FixtureRequest) -> ObjectStore:
+@pytest.fixture(params=["memory", "local", "minio"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
     """Every kind of store, with all rights."""
     if request.param == "memory":
         return MemoryStore()
+    if request.param == "local":
+        return LocalStore(tmp_path_factory.mktemp("local") / "store")
     server: MinioServer = request.getfixturevalue("minio_server")
     return server.store(ADMIN)
 

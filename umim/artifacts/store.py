@@ -1,4 +1,4 @@
-"""The object store as everything else sees it. Implementations: ``memory`` and ``minio``."""
+"""The object store as everything else sees it. Implementations: ``memory``, ``local`` and ``minio``."""
 
 from __future__ import annotations
 
