@@ -67,9 +67,9 @@ def _samples(path: Path, archive: Any, task: Task, report: Report) -> Iterator[S
     fixed = "val" in parts
     for part in parts:
         prefix = f"{part}_" if part else ""
-        images = _images(path, archive, f"{prefix}images")
+        images = images_of(path, archive, f"{prefix}images")
         labels, masks = _targets(path, archive, prefix, task, images.shape)
-        patients = _patients(path, archive, prefix, len(images))
+        patients = patients_of(path, archive, prefix, len(images))
         for index in range(len(images)):
             yield Sample(
                 images[index],
@@ -81,15 +81,17 @@ def _samples(path: Path, archive: Any, task: Task, report: Report) -> Iterator[S
         report(len(images), len(images))
 
 
-def _array(path: Path, archive: Any, name: str) -> NDArray[Any]:
+def array_of(path: Path, archive: Any, name: str) -> NDArray[Any]:
+    """Return an array of an open archive. Raises DataError naming the arrays that there are."""
     if name not in archive.files:
         raise DataError(f"{path.name} has no array {name}; it has: {', '.join(sorted(archive.files))}")
     result: NDArray[Any] = archive[name]
     return result
 
 
-def _images(path: Path, archive: Any, name: str) -> NDArray[np.uint8]:
-    images = _array(path, archive, name)
+def images_of(path: Path, archive: Any, name: str) -> NDArray[np.uint8]:
+    """Return images (N, H, W) or (N, H, W, 3). Raises DataError for another type or shape."""
+    images = array_of(path, archive, name)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         raise DataError(
             f"{path.name}: {name} is {images.dtype} {images.shape}; allowed is uint8 (N, H, W) or (N, H, W, 1 or 3)"
@@ -103,13 +105,8 @@ def _targets(
     if task == "none":
         return None, None
     if task == "segmentation":
-        masks = _array(path, archive, prefix + MASKS)
-        if masks.shape != shape[:3] or masks.dtype.kind not in "uib":
-            raise DataError(
-                f"{path.name}: {prefix}{MASKS} is {masks.dtype} {masks.shape}; allowed are whole numbers {shape[:3]}"
-            )
-        return None, (masks > 0).astype(np.uint8)
-    labels = _array(path, archive, prefix + LABELS)
+        return None, masks_of(path, archive, prefix + MASKS, shape)
+    labels = array_of(path, archive, prefix + LABELS)
     if labels.dtype.kind not in "uib" or labels.shape[:1] != shape[:1] or labels.ndim not in (1, 2):
         raise DataError(
             f"{path.name}: {prefix}{LABELS} is {labels.dtype} {labels.shape}; allowed are whole numbers ({shape[0]},)"
@@ -124,7 +121,15 @@ def _targets(
     return [str(int(label)) for label in labels.reshape(-1)], None
 
 
-def _patients(path: Path, archive: Any, prefix: str, count: int) -> list[str]:
+def masks_of(path: Path, archive: Any, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return masks (N, H, W) {0, 1}, foreground where above 0, for images of a shape. Raises DataError for others."""
+    masks = array_of(path, archive, name)
+    if masks.shape != shape[:3] or masks.dtype.kind not in "uib":
+        raise DataError(f"{path.name}: {name} is {masks.dtype} {masks.shape}; allowed are whole numbers {shape[:3]}")
+    return (masks > 0).astype(np.uint8)
+
+
+def patients_of(path: Path, archive: Any, prefix: str, count: int) -> list[str]:
     """Return patient keys. Without an array for them each image counts as a patient of its own."""
     for name in (f"{prefix}patients", f"{prefix}groups"):
         if name in archive.files:
