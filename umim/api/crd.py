@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from umim.api.base import GROUP, VERSION, ApiModel
+from umim.api.federation import FederationSpec, FederationStatus
 from umim.api.globalmodel import GlobalModelSpec
 from umim.api.hospital import HospitalSpec, HospitalStatus
 from umim.api.round import FederationRoundSpec, FederationRoundStatus
+from umim.api.rules import federation_rules, name_limit, round_rules
 
 Schema = dict[str, Any]
 
@@ -58,51 +60,6 @@ class Resource:
 
 _AGE = Column("Age", ".metadata.creationTimestamp", "Time since creation.", type="date")
 
-_ACCEPTED = (
-    "has(oldSelf.status) && has(oldSelf.status.conditions) && "
-    "oldSelf.status.conditions.exists(c, c.type == 'Accepted' && c.status == 'True')"
-)
-
-
-def _same(path: str) -> str:
-    """Return CEL that holds when an optional field is absent or equal before and after."""
-    here, before = f"self.{path}", f"oldSelf.{path}"
-    return f"has({here}) == has({before}) && (!has({here}) || {here} == {before})"
-
-
-def _same_participants() -> str:
-    """Return CEL that holds when the participants are the same.
-
-    Kubernetes 1.34 says that two equal lists of type map differ, so the hospitals are compared as plain strings.
-    """
-    path = "spec.participants.hospitals"
-    names = "map(h, h.__namespace__ + '.' + h.name)"
-    hospitals = (
-        f"has(self.{path}) == has(oldSelf.{path}) && "
-        f"(!has(self.{path}) || self.{path}.{names} == oldSelf.{path}.{names})"
-    )
-    return f"{_same('spec.participants.quorum')} && {_same('spec.participants.selector')} && {hospitals}"
-
-
-def _immutable_once_accepted(field: str) -> Schema:
-    same = _same_participants() if field == "participants" else _same(f"spec.{field}")
-    return {
-        "rule": f"!({_ACCEPTED}) || ({same})",
-        "message": f"spec.{field} cannot change once the round is accepted: only spec.suspend can. "
-        "Create a new FederationRound instead",
-        "fieldPath": f".spec.{field}",
-        "reason": "FieldValueForbidden",
-    }
-
-
-def _name_limit(limit: int) -> Schema:
-    return {
-        "rule": f"size(self.metadata.name) <= {limit}",
-        "message": f"metadata.name must have at most {limit} characters: it becomes part of other names",
-        "reason": "FieldValueInvalid",
-    }
-
-
 RESOURCES: tuple[Resource, ...] = (
     Resource(
         kind="Hospital",
@@ -121,7 +78,7 @@ RESOURCES: tuple[Resource, ...] = (
             Column("Clip-Norm", ".spec.privacy.clipNorm", "Largest norm of an update.", type="number", priority=1),
             _AGE,
         ),
-        rules=(_name_limit(63),),
+        rules=(name_limit(63),),
     ),
     Resource(
         kind="FederationRound",
@@ -141,14 +98,25 @@ RESOURCES: tuple[Resource, ...] = (
             Column("Deadline", ".spec.deadline", "Time that the sites have.", priority=1),
             Column("Reason", ".status.reason", "Reason of the phase.", priority=1),
         ),
-        rules=(
-            _name_limit(200),
-            *(
-                _immutable_once_accepted(field.alias or name)
-                for name, field in FederationRoundSpec.model_fields.items()
-                if name != "suspend"
-            ),
+        rules=(name_limit(200), *round_rules()),
+    ),
+    Resource(
+        kind="Federation",
+        plural="federations",
+        short_names=("fed",),
+        description="A stage-wise campaign: an ordered list of stages of hospitals. The operator makes the rounds of "
+        "each stage, one after another, each from the GlobalModel of the one before.",
+        spec=FederationSpec,
+        status=FederationStatus,
+        columns=(
+            Column("Phase", ".status.phase", "Summary of the conditions."),
+            Column("Stage", ".status.stage", "Number of the newest stage / stages in all."),
+            Column("Round", ".status.currentRound", "The newest FederationRound."),
+            Column("Model", ".status.globalModel.name", "The newest GlobalModel."),
+            _AGE,
+            Column("Reason", ".status.reason", "Reason of the phase.", priority=1),
         ),
+        rules=(name_limit(63), *federation_rules()),
     ),
     Resource(
         kind="GlobalModel",
