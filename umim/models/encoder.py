@@ -14,9 +14,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from umim.errors import ConfigError
+from umim.models import compact
 
-MODULES = ("vision_transformer", "deit", "swin_transformer", "swin_transformer_v2")
-"""timm modules whose models are allowed: Vision Transformers, DeiT, Swin and Swin V2."""
+MODULES = ("vision_transformer", "deit", "swin_transformer", "swin_transformer_v2", compact.__name__.rpartition(".")[2])
+"""timm modules whose models are allowed: Vision Transformers, DeiT, Swin and Swin V2, and this project's."""
 _TYPES = (VisionTransformer, SwinTransformer, SwinTransformerV2)
 
 

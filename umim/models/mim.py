@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from umim.models.encoder import Encoder
 
 EPSILON = 1e-6
+DECODER_DEPTH = 2
+SMALLEST_DECODER = 64
+"""Width. Half the encoder's, as in MAE, but not less."""
 
 
 class MaskedAutoencoder(nn.Module):
@@ -20,15 +23,16 @@ class MaskedAutoencoder(nn.Module):
     The loss is the mean squared error on hidden patches, each normalised by its own mean and standard deviation.
     """
 
-    def __init__(self, encoder: Encoder, mask_ratio: float, decoder_width: int = 128, decoder_depth: int = 2) -> None:
+    def __init__(self, encoder: Encoder, mask_ratio: float) -> None:
         super().__init__()
+        decoder_width = max(SMALLEST_DECODER, encoder.width // 2)
         self.patch = encoder.patch
         self.length = (encoder.image_size // encoder.patch) ** 2
         self.visible = max(1, min(self.length - 1, round(self.length * (1 - mask_ratio))))
         self.embed = nn.Linear(encoder.width, decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
         self.position = nn.Parameter(torch.zeros(1, self.length, decoder_width))
-        self.blocks = nn.Sequential(*(Block(decoder_width, num_heads=4) for _ in range(decoder_depth)))
+        self.blocks = nn.Sequential(*(Block(decoder_width, num_heads=4) for _ in range(DECODER_DEPTH)))
         self.norm = nn.LayerNorm(decoder_width)
         self.predict = nn.Linear(decoder_width, self.patch**2 * 3)
         nn.init.normal_(self.mask_token, std=0.02)

@@ -7,6 +7,7 @@ the commit marker. Random states are not saved: those of an epoch are a function
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,8 @@ from umim.training.optimiser import OPTIMISER_PREFIX, load_optimiser_tensors, op
 
 LOG = logging.getLogger(__name__)
 KEPT = 2
+FILES = "epoch-*"
+"""Glob pattern of the files of checkpoints."""
 MODEL_PREFIX = "model."
 
 
@@ -43,9 +46,11 @@ class CheckpointState(ApiModel):
 class Checkpoints:
     """The checkpoints of one training in one folder. The newest two are kept."""
 
-    def __init__(self, folder: Path, config_digest: str) -> None:
+    def __init__(self, folder: Path, config_digest: str, saved: Callable[[Path], None] = lambda _: None) -> None:
+        """``saved`` is told the folder after each checkpoint."""
         self._folder = folder
         self._config_digest = config_digest
+        self._saved = saved
 
     def save(
         self,
@@ -70,6 +75,7 @@ class Checkpoints:
             file.write(state.model_dump_json(by_alias=True, indent=2).encode())
         for old in self._epochs()[:-KEPT]:
             self._remove(old)
+        self._saved(self._folder)
 
     def resume(
         self, model: nn.Module, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler

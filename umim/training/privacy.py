@@ -10,7 +10,7 @@ from torch import Tensor
 
 from umim.api.base import Metrics
 from umim.api.hospital import PrivacySpec
-from umim.api.round import Progress
+from umim.api.round import HeadSharing, Progress
 
 
 def protect(
@@ -48,6 +48,16 @@ def clip_scale(update: Mapping[str, Tensor], clip_norm: float | None) -> float:
         return 1.0
     norm = sum(float(value.double().square().sum()) for value in update.values()) ** 0.5
     return min(1.0, clip_norm / norm) if norm > 0 else 1.0
+
+
+def head_may_leave(sharing: HeadSharing, task_name: str | None, privacy: PrivacySpec) -> bool:
+    """Say whether a site's task head may leave with its update.
+
+    The round must share heads, the hospital must name its task and allow heads, and it must set no clipNorm: clipping
+    and noise cover the encoder's update only, so that a head would go around them.
+    """
+    asked = sharing == "shared" and task_name is not None
+    return asked and "head" in privacy.allowed_artifacts and privacy.clip_norm is None
 
 
 def allowed_metrics(metrics: Metrics, privacy: PrivacySpec) -> Metrics:

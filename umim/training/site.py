@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from umim.api.base import ApiModel, Metrics
-from umim.api.jobs import InitJobConfig, SiteJobConfig
+from umim.api.jobs import AggregateJobConfig, InitJobConfig, SiteJobConfig
 from umim.data.dataset import ImageDataset
 from umim.data.splits import split_by_patient
 from umim.errors import ArtifactError, ConfigError
@@ -31,6 +32,7 @@ from umim.training.seeds import derive
 from umim.training.warmup import warm_up
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+TrainingConfig = SiteJobConfig | InitJobConfig | AggregateJobConfig
 PRIVATE_HEAD = "private"
 """Name of a head whose data set names no task."""
 
@@ -60,6 +62,8 @@ class Surroundings:
     """Told the progress."""
     clock: Clock = field(default_factory=Clock)
     """Times."""
+    saved: Callable[[Path], None] = lambda _: None
+    """Told the folder of the checkpoints after each one."""
 
 
 def train_at_site(config: SiteJobConfig, parent: ModelState, dataset: ImageDataset, around: Surroundings) -> Trained:
@@ -80,7 +84,7 @@ def train_at_site(config: SiteJobConfig, parent: ModelState, dataset: ImageDatas
     mim = _mim(config, parent, encoder) if training.objective != "supervised" else None
     learner = Learner(encoder, head, mim, training.mim_weight).to(device)
     learner.anchor(parent.encoder, training.proximal_mu)
-    checkpoints = _checkpoints(config, training, config.parent.digest, dataset)
+    checkpoints = checkpoints_of(config, training, config.parent.model_dump_json(), dataset, around)
     validation = Batches(dataset, split.validation, training.batch_size, device)
     fit = Fit(learner, train, validation, training, around.runtime, checkpoints, around.sink, around.clock)
     if head is not None and training.head_warmup_epochs:
@@ -99,7 +103,7 @@ def _head(config: SiteJobConfig, parent: ModelState, encoder: Encoder, train: Ba
     head = create_head(config.data.task, encoder, train.targets(), derive(config.training.seed, "head"))
     shared = parent.heads.get(config.data.task_name or "") if config.training.heads == "shared" else None
     if shared is not None:
-        _load(head, shared, f"shared head {config.data.task_name}")
+        load_module(head, shared, f"shared head {config.data.task_name}")
     return head
 
 
@@ -107,7 +111,7 @@ def _mim(config: SiteJobConfig, parent: ModelState, encoder: Encoder) -> MimMode
     """Return the MIM part: the parent's decoder where there is one, else a new one."""
     mim = create_mim(encoder, config.training.mask_ratio, derive(config.training.seed, "mim"))
     if parent.mim:
-        _load(mim, parent.mim, "MIM decoder")
+        load_module(mim, parent.mim, "MIM decoder")
     return mim
 
 
@@ -121,15 +125,15 @@ def pretrain(config: InitJobConfig, dataset: ImageDataset, around: Surroundings)
     mim = create_mim(encoder, spec.mask_ratio, derive(spec.seed, "mim"))
     learner = Learner(encoder, None, mim).to(device)
     train = Batches(dataset, np.arange(len(dataset)), spec.batch_size, device)
-    checkpoints = _checkpoints(config, spec, "random", dataset)
+    checkpoints = checkpoints_of(config, spec, "random", dataset, around)
     fit = Fit(learner, train, None, spec, around.runtime, checkpoints, around.sink, around.clock)
     metrics = fit.run()
     return Trained(ModelState(encoder_tensors(encoder), tensors_of(mim)), (), metrics, train.images)
 
 
-def work_folder(config: SiteJobConfig | InitJobConfig) -> Path:
-    """Return the folder of this site's training in this round, the same in any attempt."""
-    who = config.site if isinstance(config, SiteJobConfig) else "init"
+def work_folder(config: TrainingConfig) -> Path:
+    """Return the folder of this Job's work in this round, the same in any attempt."""
+    who = config.site if isinstance(config, SiteJobConfig) else config.kind.lower()
     return Path(config.work_path) / config.round_uid / who
 
 
@@ -142,10 +146,11 @@ def remove_work(folder: Path) -> None:
 
 def load_encoder(encoder: Encoder, tensors: Tensors) -> None:
     """Put a model's tensors into an encoder. Raises ArtifactError naming the first tensor that does not fit."""
-    _load(encoder.net, tensors, f"encoder {encoder.architecture}")
+    load_module(encoder.net, tensors, f"encoder {encoder.architecture}")
 
 
-def _load(module: nn.Module, tensors: Tensors, what: str) -> None:
+def load_module(module: nn.Module, tensors: Tensors, what: str) -> None:
+    """Put tensors into a module. Raises ArtifactError naming ``what`` and the first tensor that does not fit."""
     own = module.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
@@ -175,10 +180,13 @@ def norm_names(encoder: Encoder) -> list[str]:
     )
 
 
-def _checkpoints(
-    config: SiteJobConfig | InitJobConfig, spec: ApiModel, start: str, dataset: ImageDataset
+def checkpoints_of(
+    config: TrainingConfig, spec: ApiModel, start: str, dataset: ImageDataset, around: Surroundings
 ) -> Checkpoints:
-    """Return the checkpoints of this training. They are valid for the same task, start and images, in any attempt."""
+    """Return the checkpoints of this training. They are valid for the same task, start and images, in any attempt.
+
+    ``start`` says what the training starts from.
+    """
     who = work_folder(config).name
     digest = hashlib.sha256()
     for part in (config.round_uid, who, config.architecture, config.image_size, start, spec.model_dump_json()):
@@ -187,4 +195,4 @@ def _checkpoints(
         if array is not None:
             digest.update(f"{array.dtype} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).data)
-    return Checkpoints(work_folder(config), digest.hexdigest())
+    return Checkpoints(work_folder(config), digest.hexdigest(), around.saved)

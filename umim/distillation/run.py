@@ -1,0 +1,155 @@
+"""The server's learning after a merge: distillation with masked image modelling, and what it is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from umim.api.base import Metrics
+from umim.api.round import DistillationSpec
+from umim.data.dataset import ImageDataset
+from umim.data.transforms import normalise
+from umim.distillation.features import FeatureDistiller, FeatureOptions
+from umim.distillation.names import check_distillation
+from umim.models.encoder import Encoder, create_encoder
+from umim.models.mim import MimModel, create_mim
+from umim.models.state import ModelState, Tensors
+from umim.training.batches import Batches
+from umim.training.checkpoint import Checkpoints
+from umim.training.engine import Fit
+from umim.training.runtime import Runtime
+from umim.training.seeds import derive
+from umim.training.site import Surroundings, encoder_tensors, load_encoder, load_module, tensors_of
+
+MEASURED_IMAGES = 1024
+"""Images of the server, drawn by the seed, on which a model's MIM loss is measured."""
+MEASURED_BATCH = 128
+MEASURED_MASK = 0.75
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The encoder of one hospital."""
+
+    site: str
+    """The site as namespace.name."""
+    samples: int
+    """Number of training images: its weight."""
+    encoder: Tensors
+    """The trained tensors."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """Which model learns, from which images."""
+
+    architecture: str
+    """timm name of the encoder."""
+    image_size: int
+    """Side of the square input in pixels."""
+    dataset: ImageDataset
+    """The server's images. Labels are not looked at."""
+
+
+def distil(
+    spec: DistillationSpec,
+    student: Student,
+    merged: ModelState,
+    parent: ModelState,
+    teachers: Sequence[Teacher],
+    checkpoints: Checkpoints,
+    around: Surroundings,
+) -> tuple[ModelState, Metrics]:
+    """Return the merged model after it learned the teachers' features, and figures named ``distillation_*``.
+
+    Teachers count by samples and are taken in the order of their sites. The result has the MIM decoder as trained;
+    heads are as in ``merged``. Raises ConfigError for strategy and options, ArtifactError where tensors do not fit,
+    TrainingError when a loss is not finite.
+    """
+    check_distillation(spec)
+    options = FeatureOptions(**spec.options)
+    device = around.runtime.device
+    encoder = _encoder(student, merged.encoder).to(device)
+    mim = _mim(encoder, merged, spec).to(device)
+    chosen = sorted(teachers, key=lambda teacher: (-teacher.samples, teacher.site))[: max(1, int(options.teachers))]
+    chosen.sort(key=lambda teacher: teacher.site)
+    total = sum(teacher.samples for teacher in chosen)
+    objective = FeatureDistiller(
+        encoder,
+        mim,
+        [_encoder(student, teacher.encoder).to(device) for teacher in chosen],
+        _encoder(student, parent.encoder).to(device),
+        [teacher.samples / total for teacher in chosen],
+        spec.mim_weight,
+        options,
+    ).to(device)
+    images = Batches(student.dataset, np.arange(len(student.dataset)), spec.batch_size, device)
+    if spec.images is not None:
+        images = images.subset(spec.images, derive(spec.seed, "distillation"))
+    fit = Fit(objective, images, None, spec, around.runtime, checkpoints, around.sink, around.clock)
+    metrics = fit.run()
+    state = ModelState(encoder_tensors(encoder), tensors_of(mim), merged.heads)
+    return state, {"distillation_loss_last": metrics["train_loss_last"], "distillation_seconds": metrics["seconds"]}
+
+
+def server_mim_loss(state: ModelState, student: Student, seed: int, runtime: Runtime) -> float | None:
+    """Return the MIM loss of a model on the server's images, or None where it has no decoder.
+
+    At most ``MEASURED_IMAGES`` images and the masks come from the seed, so that models are compared on the same.
+    """
+    if not state.mim:
+        return None
+    encoder = _encoder(student, state.encoder).to(runtime.device).eval()
+    mim = create_mim(encoder, MEASURED_MASK, 0)
+    load_module(mim, state.mim, "MIM decoder")
+    mim.to(runtime.device).eval()
+    batches = Batches(student.dataset, np.arange(len(student.dataset)), MEASURED_BATCH, runtime.device)
+    generator = runtime.generator(derive(seed, "server MIM loss"))
+    total, images = torch.zeros((), dtype=torch.float64), 0
+    with torch.inference_mode(), runtime.autocast():
+        for batch, _ in batches.subset(MEASURED_IMAGES, derive(seed, "server images")).ordered():
+            total += mim.loss(encoder, normalise(batch), generator).double().cpu() * len(batch)
+            images += len(batch)
+    return (total / images).item()
+
+
+def choose_scale(
+    scales: Sequence[float], merged: ModelState, parent: ModelState, student: Student, seed: int, runtime: Runtime
+) -> tuple[float, ModelState]:
+    """Return the factor for the merged change whose model has the smallest server MIM loss, and that model.
+
+    Without a decoder to measure with, the first factor is taken.
+    """
+    candidates = [(scale, scaled(merged, parent, scale)) for scale in scales]
+    if len(candidates) == 1 or not merged.mim:
+        return candidates[0]
+    losses = [server_mim_loss(state, student, seed, runtime) or 0.0 for _, state in candidates]
+    return candidates[int(np.argmin(losses))]
+
+
+def scaled(merged: ModelState, parent: ModelState, scale: float) -> ModelState:
+    """Return parent + scale * (merged - parent) for the encoder's floating-point tensors."""
+    if scale == 1:
+        return merged
+    encoder = dict(merged.encoder)
+    for name, value in merged.encoder.items():
+        if value.is_floating_point():
+            before = parent.encoder[name].double()
+            encoder[name] = (before + scale * (value.double() - before)).to(value.dtype)
+    return ModelState(encoder, merged.mim, merged.heads)
+
+
+def _encoder(student: Student, tensors: Tensors) -> Encoder:
+    encoder = create_encoder(student.architecture, student.image_size, 0)
+    load_encoder(encoder, tensors)
+    return encoder
+
+
+def _mim(encoder: Encoder, merged: ModelState, spec: DistillationSpec) -> MimModel:
+    mim = create_mim(encoder, spec.mask_ratio, derive(spec.seed, "mim"))
+    if merged.mim:
+        load_module(mim, merged.mim, "MIM decoder")
+    return mim
