@@ -72,6 +72,11 @@ def model_manifest_key(digest: str) -> str:
     return model_prefix(digest) + "manifest.json"
 
 
+def parts_key(digest: str, parts_digest: str) -> str:
+    """Return the key of what a global model holds besides its encoder: MIM decoder and shared heads."""
+    return f"{model_prefix(digest)}parts/{parts_digest}.safetensors"
+
+
 def round_prefix(round_uid: str) -> str:
     """Return the key prefix of everything that belongs to one round."""
     return f"rounds/{round_uid}/"
@@ -92,11 +97,24 @@ def update_manifest_key(round_uid: str, site: str, attempt: int) -> str:
     return site_prefix(round_uid, site, attempt) + "manifest.json"
 
 
+def head_key(round_uid: str, site: str, attempt: int) -> str:
+    """Return the key of the task head that a site lets out with its update."""
+    return site_prefix(round_uid, site, attempt) + "head.safetensors"
+
+
+def checkpoint_prefix(round_uid: str, role: Role) -> str:
+    """Return the key prefix of the checkpoints of an init or aggregate Job, which outlive its Pod."""
+    return f"{round_prefix(round_uid)}{role}/checkpoints/"
+
+
 def result_key(round_uid: str, role: Role) -> str:
     """Return the key of the result of an init or aggregate Job."""
     return f"{round_prefix(round_uid)}{role}/result.json"
 
 
-def progress_stream(round_uid: str, site: str) -> str:
-    """Return the Redis stream to which a Job appends its live progress."""
-    return f"umim:progress:{round_uid}:{site}"
+def progress_stream(round_uid: str, source: str) -> str:
+    """Return the Redis stream to which a Job appends its live progress.
+
+    ``source`` is the site, or the role of a Job of the server: a site's name has a dot, so that they never meet.
+    """
+    return f"umim:progress:{round_uid}:{source}"

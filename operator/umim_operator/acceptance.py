@@ -25,15 +25,20 @@ def rejection(view: RoundView, observed: Observed) -> Rejection | None:
     """Return why the round cannot start now, or None when it can."""
     if view.spec is None:
         return Rejection(Reason.INVALID_SPEC, view.spec_error, final=True)
-    try:
-        check_aggregation(view.spec.aggregation)
-    except ConfigError as error:
-        return Rejection(Reason.UNKNOWN_STRATEGY, str(error), final=True)
     return (
-        _resources_rejection(view.spec)
+        static_rejection(view.spec)
         or _parent_rejection(view.spec, view, observed)
         or _participants_rejection(view.spec, observed, view.namespace)
     )
+
+
+def static_rejection(spec: FederationRoundSpec) -> Rejection | None:
+    """Return what is wrong with a spec whatever else exists, or None."""
+    try:
+        check_aggregation(spec.aggregation)
+    except ConfigError as error:
+        return Rejection(Reason.UNKNOWN_STRATEGY, str(error), final=True)
+    return _resources_rejection(spec)
 
 
 def references(spec: FederationRoundSpec, observed: Observed, namespace: str) -> list[HospitalReference]:
@@ -53,6 +58,8 @@ def _resources_rejection(spec: FederationRoundSpec) -> Rejection | None:
     asked = {"resources": spec.resources}
     if spec.pretraining is not None:
         asked["pretraining.resources"] = spec.pretraining.resources
+    if spec.distillation is not None:
+        asked["distillation.resources"] = spec.distillation.resources
     for field, resources in asked.items():
         found = contradiction(resources)
         if found is not None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from umim import contract
-from umim.api.base import API_VERSION
+from umim.api.base import API_VERSION, ResourceRequirements
 from umim.rounds.consent import parse_quantity, site_resources, with_default_resources
 from umim.rounds.publication import ModelPublication
 from umim_operator.config import JobDefaults
@@ -162,18 +162,20 @@ def _resources(view: RoundView, launch: Launch) -> tuple[dict[str, str], dict[st
     spec = view.valid_spec
     if launch.role == "site":
         return site_resources(spec)
-    asked = spec.pretraining.resources if launch.role == "init" and spec.pretraining is not None else None
-    return with_default_resources(asked.requests if asked else {}, asked.limits if asked else {})
+    step = spec.pretraining if launch.role == "init" else spec.distillation
+    asked = ResourceRequirements() if step is None else step.resources
+    return with_default_resources(asked.requests, asked.limits)
 
 
 def _volumes(view: RoundView, launch: Launch) -> tuple[list[Manifest], list[Manifest]]:
+    spec = view.valid_spec
     work: Manifest = {"emptyDir": {}}
     data: str | None = None
     if launch.hospital is not None:
         work = {"persistentVolumeClaim": {"claimName": launch.hospital.work_claim_name}}
         data = launch.hospital.data.claim_name
-    elif launch.role == "init" and (pretraining := view.valid_spec.pretraining) is not None:
-        data = pretraining.dataset.claim_name
+    elif (images := spec.server_dataset) is not None and (launch.role != "init" or spec.pretraining is not None):
+        data = images.claim_name
     volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}, {"name": "work", **work}]
     mounts: list[Manifest] = [
         {"name": "tmp", "mountPath": TMP_MOUNT},

@@ -24,9 +24,9 @@ LONGEST = timedelta(days=7)
 def policy(bucket: str, config: JobConfig) -> policies.Policy:
     """Return the session policy of a Job."""
     if isinstance(config, SiteJobConfig):
-        return policies.site_policy(bucket, config.round_uid, config.site, config.attempt, config.parent.digest)
+        return policies.site_policy(bucket, config.round_uid, config.site, config.attempt, config.parent)
     if isinstance(config, AggregateJobConfig):
-        return policies.aggregate_policy(bucket, config.round_uid, config.parent.digest)
+        return policies.aggregate_policy(bucket, config.round_uid, config.parent)
     if isinstance(config, InitJobConfig):
         return policies.init_policy(bucket, config.round_uid)
     raise TypeError(f"no policy for {type(config).__name__}")

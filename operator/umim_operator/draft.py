@@ -6,13 +6,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from umim.api.base import ModelReference, parse_duration
+from umim.api.base import parse_duration
 from umim.api.hospital import HospitalSpec
 from umim.api.jobs import JobConfig
 from umim.api.round import FederationRoundSpec, JobStatus, SiteStatus
 from umim.contract import Role, job_name
 from umim.rounds.configs import site_config
-from umim.rounds.publication import ModelPublication
+from umim.rounds.publication import ModelPublication, reference
 from umim_operator import attempts, display, events
 from umim_operator.attempts import S
 from umim_operator.conditions import ConditionType, Reason, set_condition
@@ -175,7 +175,7 @@ class Draft:
         """End the round with its model."""
         message = f"GlobalModel {model.name} is published."
         self.publications.append(model)
-        self.set(global_model=ModelReference(name=model.name, digest=model.spec.digest))
+        self.set(global_model=reference(model))
         self.condition("Aggregated", True, Reason.PUBLISHED, message)
         self.condition("Complete", True, Reason.PUBLISHED, message)
         self.set(phase="Complete", reason=str(Reason.PUBLISHED), completion_time=self.now)

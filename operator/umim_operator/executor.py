@@ -274,10 +274,12 @@ class Executor:
             self._kube.create(builders.global_model(view.namespace, publication), "GlobalModel")
         except ConflictError:
             there = self._kube.get("GlobalModel", view.namespace, publication.name)["spec"]
-            if there["digest"] != publication.spec.digest:
+            wanted = publication.spec
+            if (there["digest"], there.get("partsDigest")) != (wanted.digest, wanted.parts_digest):
                 raise ArtifactError(
-                    f"GlobalModel {publication.name} exists with digest {there['digest']}, "
-                    f"not {publication.spec.digest}: delete it to publish this one"
+                    f"GlobalModel {publication.name} exists with digest {there['digest']} and parts "
+                    f"{there.get('partsDigest')}, not {wanted.digest} and {wanted.parts_digest}: delete it to publish "
+                    "this one"
                 ) from None
 
     def _record(self, entry: LedgerEntry) -> None:

@@ -20,6 +20,7 @@ def entry(view: RoundView, site: SiteStatus, update: UpdateManifest, now: dateti
             round=f"{view.namespace}/{view.name}",
             round_uid=view.uid,
             update_digest=update.file.digest,
+            head_digest=None if update.head is None else update.head.file.digest,
             size_bytes=update.file.size_bytes,
             samples=update.samples,
             time=now,

@@ -126,12 +126,13 @@ def update_or_damage(data: bytes, uid: str, site: SiteStatus) -> UpdateManifest 
         manifest = UpdateManifest.model_validate_json(data)
     except ValidationError as error:
         return DamagedManifest(f"The manifest of the update is damaged: {first_problem(error)}")
-    key = contract.update_key(uid, site.name, site.attempt)
+    key, head_key = (make(uid, site.name, site.attempt) for make in (contract.update_key, contract.head_key))
     for field, has, wanted in (
         ("roundUid", manifest.round_uid, uid),
         ("site", manifest.site, site.name),
         ("attempt", manifest.attempt, site.attempt),
         ("file.key", manifest.file.key, key),
+        ("head.file.key", head_key if manifest.head is None else manifest.head.file.key, head_key),
     ):
         if has != wanted:
             return DamagedManifest(

@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from umim import contract
-from umim.api.artifacts import Exclusion
+from umim.api.artifacts import JobResult
 from umim.api.base import ModelReference, parse_duration
 from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
 from umim.rounds.configs import aggregate_config, init_config
 from umim.rounds.consent import Refusal
-from umim.rounds.publication import base_publication, publication
+from umim.rounds.publication import base_publication, publication, reference
 from umim_operator import attempts, display
 from umim_operator.acceptance import references, rejection
 from umim_operator.conditions import Reason, find, is_true
@@ -110,7 +110,7 @@ def _take_parent(draft: Draft) -> None:
     """Fix the parent by content: that GlobalModel may be deleted or replaced while the round is suspended."""
     name, parent = draft.spec.model.parent.global_model, draft.observed.parent
     if name is not None and parent is not None:
-        draft.set(parent=ModelReference(name=name, digest=parent.digest))
+        draft.set(parent=ModelReference(name=name, digest=parent.digest, parts_digest=parent.parts_digest))
 
 
 def _suspend(draft: Draft) -> bool:
@@ -154,11 +154,11 @@ def _initialize(draft: Draft) -> bool:
     current = draft.status.initialization or JobStatus()
     result = draft.observed.results.get("init")
     manifest = draft.observed.models.get(result.model_digest or "") if result is not None else None
-    if manifest is not None:
-        new = base_publication(draft.view, manifest)
+    if manifest is not None and result is not None:
+        new = base_publication(draft.view, manifest, result)
         draft.publications.append(new)
         draft.set(
-            parent=ModelReference(name=new.name, digest=new.spec.digest),
+            parent=reference(new),
             initialization=_succeeded(draft, current, "init"),
         )
         return True
@@ -258,6 +258,7 @@ def _committed(draft: Draft, site: SiteStatus, late: bool = False) -> SiteStatus
             "message": None,
             "retry_time": None,
             "update_digest": update.file.digest,
+            "head_digest": None if update.head is None else update.head.file.digest,
             "samples": update.samples,
             "metrics": update.metrics or None,
             "progress": draft.observed.progress.get(site.name, site.progress),
@@ -302,13 +303,13 @@ def _aggregate(draft: Draft) -> None:
     result = draft.observed.results.get("aggregate")
     if result is not None and (result.model_digest is None or result.model_digest in draft.observed.models):
         draft.set(aggregation=_succeeded(draft, current, "aggregate"))
-        excluded = {item.site: item for item in result.exclusions}
-        draft.set(sites=[_excluded(site, excluded.get(site.name)) for site in draft.status.sites])
+        draft.set(sites=[_judged(site, result) for site in draft.status.sites])
         if result.model_digest is None:
             draft.condition("QuorumReached", False, Reason.QUORUM_NOT_REACHED, result.message)
             draft.fail(Reason.QUORUM_NOT_REACHED, result.message)
         else:
-            draft.complete(publication(draft.view, draft.status, draft.observed.models[result.model_digest]))
+            manifest = draft.observed.models[result.model_digest]
+            draft.complete(publication(draft.view, draft.status, manifest, result))
         return
     draft.set(phase="Aggregating", reason=str(Reason.AGGREGATING))
     current = draft.server_job(
@@ -319,9 +320,14 @@ def _aggregate(draft: Draft) -> None:
         draft.fail(Reason.AGGREGATION_FAILED, f"The updates could not be merged: {current.message}")
 
 
-def _excluded(site: SiteStatus, exclusion: Exclusion | None) -> SiteStatus:
-    if exclusion is None:
-        return site
-    return site.model_copy(
-        update={"phase": "Excluded", "reason": exclusion.reason, "message": attempts.cut(exclusion.message)}
-    )
+def _judged(site: SiteStatus, result: JobResult) -> SiteStatus:
+    """Note what the aggregator left out of this site's update: all of it, or its head alone."""
+    for exclusion in result.exclusions:
+        if exclusion.site == site.name:
+            update = {"phase": "Excluded", "reason": exclusion.reason, "message": attempts.cut(exclusion.message)}
+            return site.model_copy(update=update)
+    for head in result.head_exclusions:
+        if head.site == site.name:
+            text = f"The head of task {head.task_name} was left out: {head.message}"
+            return site.model_copy(update={"message": attempts.cut(text)})
+    return site

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import torch
 
-from umim.api.artifacts import TensorInfo
+from umim.api.artifacts import HeadExclusion, TensorInfo
+from umim.api.hospital import Task
 from umim.artifacts.tensors import open_safetensors
 
 
@@ -38,6 +39,27 @@ class WeightedUpdate:
 
 
 @dataclass(frozen=True)
+class SpilledHead:
+    """A usable task head on the local disk."""
+
+    path: Path
+    """The tensors file. Its tensors are float32 and finite."""
+    task_name: str
+    """Name of the task."""
+    task: Task
+    """What the head predicts."""
+    classes: tuple[str, ...]
+    """Class names in the order of the head's outputs."""
+    tensors: Mapping[str, TensorInfo]
+    """Shape and type of every tensor by name."""
+
+    def agrees(self, other: SpilledHead) -> bool:
+        """Say whether both heads mean the same and can be averaged."""
+        mine = (self.task_name, self.task, self.classes, self.tensors)
+        return mine == (other.task_name, other.task, other.classes, other.tensors)
+
+
+@dataclass(frozen=True)
 class SpilledUpdate:
     """A validated update on the local disk."""
 
@@ -51,6 +73,8 @@ class SpilledUpdate:
     """The tensors file."""
     metrics: Mapping[str, float]
     """Figures that the hospital let out."""
+    head: SpilledHead | HeadExclusion | None = None
+    """The task head that came with it, or why it cannot be used. None: none came."""
 
 
 @contextmanager

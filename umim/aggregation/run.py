@@ -1,70 +1,60 @@
-"""One aggregation: collect and check the updates, merge them, publish the model."""
+"""The steps of an aggregation: collect and check the updates, merge them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from umim.aggregation.reader import SpilledUpdate, open_updates
-from umim.aggregation.strategy import Strategy, make_strategy
+from umim.aggregation.strategy import Strategy
 from umim.aggregation.validation import check_references, collect_update
-from umim.api.artifacts import Exclusion, JobResult, ModelManifest
-from umim.api.figures import weighted_means
-from umim.api.globalmodel import Contributor
+from umim.api.artifacts import Exclusion, ModelManifest
+from umim.api.globalmodel import SharedHead
 from umim.api.jobs import AggregateJobConfig
-from umim.artifacts.manifests import software_versions
-from umim.artifacts.models import fetch_model, publish_model
+from umim.artifacts.models import fetch_model, fetch_parts
+from umim.artifacts.parts import read_parts
 from umim.artifacts.store import ObjectStore
-from umim.artifacts.tensors import open_safetensors, write_safetensors
+from umim.artifacts.tensors import open_safetensors
 from umim.errors import ArtifactError, ConfigError
-
-SOFTWARE = ("umim", "torch", "safetensors")
 
 _log = logging.getLogger(__name__)
 
 
-def aggregate(store: ObjectStore, config: AggregateJobConfig, work: Path, created: datetime) -> JobResult:
-    """Merge a round's updates into a model, publish it, and return the result to commit.
+@dataclass(frozen=True)
+class Collected:
+    """What a round's merge works on, on the local disk."""
 
-    ``work`` is a folder on a disk with room for the parent and all updates. Too few valid updates give a result
-    without a model. The same updates give the same digest, in any order of arrival and with any number of threads.
-    Raises ConfigError for an unknown strategy, a site named twice or a parent of another architecture, ArtifactError
-    when the parent is damaged, and the store's errors.
+    parent: ModelManifest
+    """Manifest of the model that the sites started from."""
+    parent_path: Path
+    """Its encoder."""
+    parent_parts: Mapping[str, torch.Tensor]
+    """Its other parts, as from ``ModelState.parts``."""
+    parent_heads: Sequence[SharedHead]
+    """What its shared heads mean."""
+    updates: Sequence[SpilledUpdate]
+    """Valid updates, sorted by site."""
+    exclusions: Sequence[Exclusion]
+    """Updates that were left out, sorted by site."""
+
+
+def collect(store: ObjectStore, config: AggregateJobConfig, work: Path) -> Collected:
+    """Download and check a round's parent and updates.
+
+    ``work`` is a folder on a disk with room for the parent and all updates. Raises ConfigError for a site named twice
+    or a parent of another architecture, ArtifactError when the parent is damaged, and the store's errors.
     """
-    strategy = make_strategy(config.aggregation)
     check_references(config.updates)
-    parent_path = work / "parent.safetensors"
+    parent_path, parts_path = work / "parent.safetensors", work / "parts.safetensors"
     parent = fetch_model(store, config.parent.digest, parent_path)
     _check_parent(parent, config)
+    parts, heads = read_parts(parts_path) if fetch_parts(store, config.parent, parts_path) else ({}, [])
     updates, exclusions = _collect(store, config, parent, work / "updates")
-    result = JobResult(round_uid=config.round_uid, exclusions=exclusions)
-    if len(updates) < config.quorum:
-        message = f"{len(updates)} of {len(config.updates)} updates are valid, quorum is {config.quorum}"
-        return result.model_copy(update={"message": message})
-    merged = merge(strategy, parent_path, updates)
-    written = write_safetensors(merged, work / "merged.safetensors")
-    digest = publish_model(
-        store,
-        written.path,
-        architecture=config.architecture,
-        image_size=config.image_size,
-        strategy=config.aggregation.strategy,
-        round_uid=config.round_uid,
-        seed=config.seed,
-        software=software_versions(SOFTWARE),
-        created=created,
-        parent=config.parent,
-        contributors=[
-            Contributor(site=update.site, update_digest=update.digest, samples=update.samples) for update in updates
-        ],
-        metrics=weighted_means([(update.metrics, update.samples) for update in updates]),
-    )
-    _log.info("published model %s from %d updates", digest, len(updates))
-    return result.model_copy(update={"model_digest": digest})
+    return Collected(parent, parent_path, parts, heads, updates, exclusions)
 
 
 def merge(strategy: Strategy, parent_path: Path, updates: Sequence[SpilledUpdate]) -> dict[str, torch.Tensor]:

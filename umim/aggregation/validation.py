@@ -8,8 +8,16 @@ from pathlib import Path
 import torch
 
 from umim import contract
-from umim.aggregation.reader import SpilledUpdate
-from umim.api.artifacts import Exclusion, ExclusionReason, ModelManifest, TensorInfo, UpdateManifest
+from umim.aggregation.reader import SpilledHead, SpilledUpdate
+from umim.api.artifacts import (
+    Exclusion,
+    ExclusionReason,
+    HeadExclusion,
+    ModelManifest,
+    TensorInfo,
+    TensorsFile,
+    UpdateManifest,
+)
 from umim.api.jobs import AggregateJobConfig, UpdateReference
 from umim.artifacts.manifests import ManifestError, read_update_manifest
 from umim.artifacts.models import check_tensors
@@ -49,12 +57,40 @@ def collect_update(
     try:
         manifest = _manifest(store, config.round_uid, reference)
         _check_manifest(manifest, config, reference)
-        _fetch(store, manifest, parent, path)
-        _check_tensors(path, manifest, parent.file.tensors)
+        _fetch(store, manifest.file, parent, path)
+        _check_tensors(path, manifest.file, parent.file.tensors)
     except ExcludedError as bad:
         path.unlink(missing_ok=True)
         return Exclusion(site=reference.site, reason=bad.reason, message=str(bad))
-    return SpilledUpdate(reference.site, manifest.samples, reference.digest, path, manifest.metrics)
+    head = _collect_head(store, config, parent, manifest, reference, folder)
+    return SpilledUpdate(reference.site, manifest.samples, reference.digest, path, manifest.metrics, head)
+
+
+def _collect_head(
+    store: ObjectStore,
+    config: AggregateJobConfig,
+    parent: ModelManifest,
+    manifest: UpdateManifest,
+    reference: UpdateReference,
+    folder: Path,
+) -> SpilledHead | HeadExclusion | None:
+    """Download and check the head that the operator saw with the update. A bad one does not spoil the update."""
+    head = manifest.head
+    if reference.head_digest is None or head is None:
+        return None
+    path = folder / f"{reference.site}.head.safetensors"
+    try:
+        key = contract.head_key(config.round_uid, reference.site, reference.attempt)
+        _expect("ManifestInvalid", "head.file.key", head.file.key, key)
+        _expect("DigestMismatch", "head.file.digest", head.file.digest, reference.head_digest)
+        _fetch(store, head.file, parent, path)
+        _check_tensors(path, head.file, head.file.tensors)
+        for name, info in head.file.tensors.items():
+            _expect("TensorsMismatch", f"the type of tensor {name}", info.dtype, "F32")
+    except ExcludedError as bad:
+        path.unlink(missing_ok=True)
+        return HeadExclusion(site=reference.site, task_name=head.task_name, message=str(bad))
+    return SpilledHead(path, head.task_name, head.task, tuple(head.classes), head.file.tensors)
 
 
 def _manifest(store: ObjectStore, round_uid: str, reference: UpdateReference) -> UpdateManifest:
@@ -85,24 +121,24 @@ def _expect(reason: ExclusionReason, field: str, found: object, expected: object
         raise ExcludedError(reason, f"{field} is {found}, it must be {expected}")
 
 
-def _fetch(store: ObjectStore, manifest: UpdateManifest, parent: ModelManifest, path: Path) -> None:
-    key = manifest.file.key
+def _fetch(store: ObjectStore, file: TensorsFile, parent: ModelManifest, path: Path) -> None:
+    key = file.key
     info = store.stat(key)
     if info is None:
         raise ExcludedError("ManifestInvalid", f"the manifest names {key}, which does not exist")
     limit = parent.file.size_bytes + HEADER_ALLOWANCE_BYTES
     if info.size_bytes > limit:
-        raise ExcludedError("TooLarge", f"the update has {info.size_bytes} bytes, at most {limit} are allowed")
+        raise ExcludedError("TooLarge", f"{key} has {info.size_bytes} bytes, at most {limit} are allowed")
     digest = store.download(key, path)
-    if digest != manifest.file.digest:
-        raise ExcludedError("DigestMismatch", f"{key} has sha256 {digest}, file.digest is {manifest.file.digest}")
+    if digest != file.digest:
+        raise ExcludedError("DigestMismatch", f"{key} has sha256 {digest}, file.digest is {file.digest}")
 
 
-def _check_tensors(path: Path, manifest: UpdateManifest, parent: dict[str, TensorInfo]) -> None:
+def _check_tensors(path: Path, file: TensorsFile, parent: dict[str, TensorInfo]) -> None:
     try:
         with open_safetensors(path) as reader:
             check_tensors(reader.infos, parent, "the update", "the parent's is")
-            check_tensors(reader.infos, manifest.file.tensors, "the update", "its manifest says")
+            check_tensors(reader.infos, file.tensors, "the update", "its manifest says")
             for name in reader.infos:
                 values = reader.read(name)
                 if values.is_floating_point() and not bool(torch.isfinite(values).all()):

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from umim.api.base import INT64, ApiModel, Digest, FiniteFloat, Metrics, ModelReference, Timestamp
-from umim.api.globalmodel import Contributor
+from umim.api.base import DNS_LABEL_PATTERN, INT64, ApiModel, Digest, FiniteFloat, Metrics, ModelReference, Timestamp
+from umim.api.globalmodel import Classes, Contributor, SharedHead
+from umim.api.hospital import Task
 
 
 class TensorInfo(ApiModel):
@@ -32,6 +33,19 @@ class TensorsFile(ApiModel):
     """Shape and type of every tensor by name."""
 
 
+class HeadArtifact(ApiModel):
+    """A task head that left a site with its update, because round and hospital share heads."""
+
+    task_name: Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
+    """Name of the task."""
+    task: Task
+    """What the head predicts."""
+    classes: Classes
+    """Class names in the order of the head's outputs."""
+    file: TensorsFile
+    """The tensors."""
+
+
 class UpdateManifest(ApiModel):
     """The knowledge artifact of one site: what it learned, and nothing of its images."""
 
@@ -52,6 +66,8 @@ class UpdateManifest(ApiModel):
     """How the tensors hold the update. full: the trained encoder's values."""
     file: TensorsFile
     """The tensors."""
+    head: HeadArtifact | None = None
+    """The task head. None: it stayed at the site."""
     samples: Annotated[int, Field(ge=1), INT64]
     """Number of training images."""
     metrics: Annotated[dict[Annotated[str, Field(max_length=128)], FiniteFloat], Field(max_length=64)] = Field(
@@ -78,6 +94,10 @@ class ModelManifest(ApiModel):
     """Aggregation strategy, or init-random or init-mim for a start model."""
     file: TensorsFile
     """The tensors, named as in timm's state_dict of the encoder with num_classes=0."""
+    parts: TensorsFile | None = None
+    """The MIM decoder and shared heads. None: there are none."""
+    heads: list[SharedHead] = Field(default_factory=list)
+    """Shared heads in the parts, sorted by task name."""
     parent: ModelReference | None = None
     """The model that the sites started from."""
     round_uid: str
@@ -85,7 +105,7 @@ class ModelManifest(ApiModel):
     contributors: list[Contributor] = Field(default_factory=list)
     """Sites whose updates it holds, sorted by site."""
     metrics: Metrics = Field(default_factory=dict)
-    """Figures of the round, weighted by samples."""
+    """Figures of the round, weighted by samples, and those of the server (server_...)."""
     seed: int
     """Seed of the round."""
     software: dict[str, str]
@@ -118,6 +138,17 @@ class Exclusion(ApiModel):
     """The cause as a sentence, naming the tensor or field."""
 
 
+class HeadExclusion(ApiModel):
+    """A head that was left out of the model, and why. The encoder that came with it counts all the same."""
+
+    site: str
+    """The site as namespace.name."""
+    task_name: str
+    """Name of the task."""
+    message: str
+    """The cause as a sentence."""
+
+
 class JobResult(ApiModel):
     """What an initialization or aggregation Job leaves for the operator: the commit marker of its work."""
 
@@ -128,5 +159,13 @@ class JobResult(ApiModel):
     """sha256 of the published model. None: too few valid updates."""
     exclusions: list[Exclusion] = Field(default_factory=list)
     """Updates that were left out, sorted by site."""
+    parts_digest: Digest | None = None
+    """sha256 of the file with the model's other parts. None: it has none."""
+    heads: list[SharedHead] = Field(default_factory=list)
+    """Shared heads of the model, sorted by task name."""
+    head_exclusions: list[HeadExclusion] = Field(default_factory=list)
+    """Heads that were left out, sorted by site."""
+    metrics: Metrics = Field(default_factory=dict)
+    """Figures of the server (server_...)."""
     message: str = ""
     """Why there is no model, for people."""

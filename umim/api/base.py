@@ -152,6 +152,8 @@ class ModelReference(ApiModel):
     """Name of the GlobalModel in the round's namespace."""
     digest: Digest
     """sha256 of its tensors file, in hexadecimal."""
+    parts_digest: Digest | None = None
+    """sha256 of the file with its other parts, the MIM decoder and shared heads. Absent: it has none."""
 
 
 class ResourceRequirements(ApiModel):

@@ -6,7 +6,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from umim.api.base import ApiModel, Digest, Metrics, ModelReference, Timestamp, cel_rules
+from umim.api.base import DNS_LABEL_PATTERN, ApiModel, Digest, Metrics, ModelReference, Timestamp, cel_rules
+from umim.api.hospital import Task
+
+MOST_HEADS = 64
+"""Shared heads of a model."""
+MOST_CLASSES = 256
+"""Classes of a shared head."""
+LONGEST_CLASS = 128
+"""Characters in the name of a class of a shared head."""
+Classes = Annotated[list[Annotated[str, Field(max_length=LONGEST_CLASS)]], Field(max_length=MOST_CLASSES)]
 
 
 class Contributor(ApiModel):
@@ -18,6 +27,19 @@ class Contributor(ApiModel):
     """sha256 of its update."""
     samples: Annotated[int, Field(ge=1)]
     """Number of training images behind the update: its weight in a weighted mean."""
+
+
+class SharedHead(ApiModel):
+    """A task head that is published with a model, merged from the heads of the sites that agree on the task."""
+
+    task_name: Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
+    """Name of the task, as spec.data.taskName of the Hospitals."""
+    task: Task
+    """What the head predicts."""
+    classes: Classes
+    """Class names in the order of the head's outputs."""
+    sites: Annotated[list[Annotated[str, Field(max_length=320)]], Field(max_length=1000)] = Field(default_factory=list)
+    """Sites whose heads it was merged from, sorted."""
 
 
 class RoundReference(ApiModel):
@@ -48,10 +70,14 @@ class GlobalModelSpec(ApiModel):
     """The model that the sites started from. Absent for a start model."""
     round: RoundReference
     """The round that made it."""
+    parts_digest: Digest | None = None
+    """sha256 of the file with its other parts, the MIM decoder and shared heads. Absent: it has none."""
+    heads: Annotated[list[SharedHead], Field(max_length=MOST_HEADS)] = Field(default_factory=list)
+    """Shared heads, sorted by task name. Their tensors are in the parts."""
     contributors: Annotated[list[Contributor], Field(max_length=1000)] = Field(default_factory=list)
     """Sites whose updates it holds, sorted by site."""
     metrics: Metrics = Field(default_factory=dict)
-    """Figures of the round, weighted over the sites by samples."""
+    """Figures of the round, weighted over the sites by samples, and those of the server (server_...)."""
     created: Timestamp
     """When the aggregator published it."""
 

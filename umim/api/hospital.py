@@ -90,6 +90,8 @@ class Participation(ApiModel):
     """UID of the round."""
     update_digest: Digest
     """sha256 of the update that left."""
+    head_digest: Digest | None = None
+    """sha256 of the head that left with it. Absent: none left."""
     size_bytes: Annotated[int, Field(ge=0)]
     """Size of the update in bytes."""
     samples: Annotated[int, Field(ge=0)]

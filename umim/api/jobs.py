@@ -84,6 +84,8 @@ class UpdateReference(ApiModel):
     """Attempt that committed it."""
     digest: Digest
     """sha256 of the tensors file."""
+    head_digest: Digest | None = None
+    """sha256 of the head's tensors file. None: no head left."""
 
 
 class AggregateJobConfig(JobConfig):
@@ -104,3 +106,5 @@ class AggregateJobConfig(JobConfig):
     """What to learn after the merge."""
     data: DatasetLocation | None = None
     """The server's unlabelled images."""
+    work_path: str
+    """Absolute path of a folder for downloads and checkpoints."""

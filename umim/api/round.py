@@ -38,7 +38,7 @@ class ParentSpec(ApiModel):
     """Name of a GlobalModel in the round's namespace."""
     init: ParentInit | None = None
     """Make a start model: random weights from the seed, or masked image modelling (mim) on the server's
-    unlabelled images, see pretraining."""
+    unlabelled images, see pretraining and serverDataset."""
 
     model_config = cel_rules(
         {
@@ -151,10 +151,8 @@ class TrainingSpec(OptimisationSpec):
 
 
 class PretrainingSpec(OptimisationSpec):
-    """Masked image modelling on unlabelled images of the server, before the sites start."""
+    """Masked image modelling on serverDataset, before the sites start."""
 
-    dataset: DatasetSpec
-    """The server's unlabelled images, in a volume of the round's namespace. Labels are ignored."""
     resources: ResourceRequirements = ResourceRequirements()
     """Resources of the pretraining Job. Default: as for a site."""
 
@@ -203,7 +201,7 @@ class FederationRoundSpec(ApiModel):
     """How the updates become one model."""
     server_dataset: DatasetSpec | None = None
     """The server's unlabelled images, in a volume of the round's namespace. Labels are ignored. Needed by
-    distillation, by more than one of aggregation.scales, and to measure the model after the merge."""
+    pretraining, by distillation, by more than one of aggregation.scales, and to measure the model after the merge."""
     distillation: DistillationSpec | None = None
     """What the server learns after the merge. Default: nothing."""
     deadline: Duration = "1h"
@@ -224,6 +222,12 @@ class FederationRoundSpec(ApiModel):
             "message": "pretraining must be set if and only if model.parent.init is mim",
             "fieldPath": ".pretraining",
             "reason": "FieldValueInvalid",
+        },
+        {
+            "rule": "!has(self.pretraining) || has(self.serverDataset)",
+            "message": "pretraining needs serverDataset: the server's unlabelled images",
+            "fieldPath": ".serverDataset",
+            "reason": "FieldValueRequired",
         },
         {
             "rule": "!has(self.distillation) || has(self.serverDataset)",
@@ -268,13 +272,6 @@ class AttemptStatus(ApiModel):
     """When the next attempt may start, in phase Backoff."""
 
 
-class JobStatus(AttemptStatus):
-    """Where a Job of the server side stands: making the start model, or aggregation."""
-
-    phase: JobPhase = "Pending"
-    """Pending, Running, Backoff (failed, will be tried again), Succeeded or Failed (no retries left)."""
-
-
 class Progress(ApiModel):
     """The newest live report of a Job."""
 
@@ -301,6 +298,16 @@ class Progress(ApiModel):
         return min(100, 100 * self.step // self.steps)
 
 
+class JobStatus(AttemptStatus):
+    """Where a Job of the server side stands: making the start model, or aggregation."""
+
+    phase: JobPhase = "Pending"
+    """Pending, Running, Backoff (failed, will be tried again), Succeeded or Failed (no retries left)."""
+    progress: Progress | None = None
+    """The newest live report of pretraining or distillation, at most 15 s old while the Job runs and Redis
+    answers."""
+
+
 class SiteStatus(AttemptStatus):
     """Where one hospital stands in the round."""
 
@@ -317,6 +324,8 @@ class SiteStatus(AttemptStatus):
     """The newest live report, at most 15 s old while the Job runs and Redis answers."""
     update_digest: Digest | None = None
     """sha256 of the committed update."""
+    head_digest: Digest | None = None
+    """sha256 of the head that left with it. Absent where none left."""
     samples: Annotated[int, Field(ge=0)] | None = None
     """Number of training images behind the update."""
     metrics: Metrics | None = None

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from umim import contract
-from umim.api.artifacts import ModelManifest, TensorInfo, TensorsFile, UpdateManifest
+from umim.api.artifacts import HeadArtifact, ModelManifest, TensorInfo, TensorsFile, UpdateManifest
 from umim.api.base import ModelReference
-from umim.api.globalmodel import Contributor
+from umim.api.globalmodel import Contributor, SharedHead
+from umim.api.hospital import Task
 from umim.artifacts.files import sha256_of
 from umim.artifacts.manifests import manifest_bytes, read_model_manifest, read_update_manifest
 from umim.artifacts.store import ObjectStore
-from umim.artifacts.tensors import read_header
+from umim.artifacts.tensors import WrittenTensors, read_header
 from umim.errors import ArtifactError, NotFoundError
+
+
+@dataclass(frozen=True)
+class HeadFile:
+    """A task head on the local disk that may leave a site."""
+
+    path: Path
+    """The tensors file."""
+    task_name: str
+    """Name of the task."""
+    task: Task
+    """What the head predicts."""
+    classes: tuple[str, ...]
+    """Class names in the order of the head's outputs."""
+
+    def artifact(self, key: str) -> HeadArtifact:
+        """Return the manifest's entry of the head that is to lie under ``key``. Raises ArtifactError."""
+        file = describe(self.path, key, sha256_of(self.path))
+        return HeadArtifact(task_name=self.task_name, task=self.task, classes=list(self.classes), file=file)
 
 
 def publish_model(
@@ -31,8 +52,13 @@ def publish_model(
     parent: ModelReference | None = None,
     contributors: Sequence[Contributor] = (),
     metrics: Mapping[str, float] | None = None,
+    parts: WrittenTensors | None = None,
+    heads: Sequence[SharedHead] = (),
 ) -> str:
     """Publish a tensors file as a global model and return its digest.
+
+    ``parts`` is a file of ``umim.artifacts.parts`` that describes ``heads``; it is stored under the model and its own
+    digest, so that models with the same encoder and other parts live side by side.
 
     Content-addressed: publishing the same bytes again, also at the same time from two places, leaves one model, and
     the manifest of the first publisher stays. ``created`` is in the manifest only, never in the digest.
@@ -44,6 +70,8 @@ def publish_model(
         image_size=image_size,
         strategy=strategy,
         file=describe(path, contract.model_key(digest), digest),
+        parts=None if parts is None else describe(parts.path, contract.parts_key(digest, parts.digest), parts.digest),
+        heads=sorted(heads, key=lambda head: head.task_name),
         parent=parent,
         round_uid=round_uid,
         contributors=sorted(contributors, key=lambda contributor: contributor.site),
@@ -53,6 +81,8 @@ def publish_model(
         created=created,
     )
     _upload(store, path, manifest.file)
+    if parts is not None and manifest.parts is not None:
+        _upload(store, parts.path, manifest.parts)
     store.put(contract.model_manifest_key(digest), manifest_bytes(manifest), if_absent=True)
     return digest
 
@@ -72,11 +102,13 @@ def publish_update(
     seed: int,
     software: Mapping[str, str],
     created: datetime,
+    head: HeadFile | None = None,
 ) -> UpdateManifest:
     """Commit a tensors file as a site's update and return its manifest. Fields as in ``UpdateManifest``.
 
-    The manifest is written last and only if there is none: a committed update is never changed. Raises ArtifactError
-    when the file is no safetensors file or this attempt has committed already, and the store's errors.
+    ``head`` leaves with it. The manifest is written last and only if there is none: a committed update is never
+    changed. Raises ArtifactError when the file is no safetensors file or this attempt has committed already, and the
+    store's errors.
     """
     digest = sha256_of(path)
     manifest = UpdateManifest(
@@ -87,6 +119,7 @@ def publish_update(
         architecture=architecture,
         image_size=image_size,
         file=describe(path, contract.update_key(round_uid, site, attempt), digest),
+        head=None if head is None else head.artifact(contract.head_key(round_uid, site, attempt)),
         samples=samples,
         metrics=dict(metrics),
         seed=seed,
@@ -96,6 +129,8 @@ def publish_update(
     committed = read_update_manifest(store, round_uid, site, attempt)
     if committed is None:
         _upload(store, path, manifest.file)
+        if head is not None and manifest.head is not None:
+            _upload(store, head.path, manifest.head.file)
         store.put(contract.update_manifest_key(round_uid, site, attempt), manifest_bytes(manifest), if_absent=True)
         committed = read_update_manifest(store, round_uid, site, attempt)
     if committed is None or committed.file.digest != digest:
@@ -112,6 +147,22 @@ def fetch_model(store: ObjectStore, digest: str, path: Path) -> ModelManifest:
     manifest = read_model_manifest(store, digest)
     fetch_tensors(store, manifest.file, path)
     return manifest
+
+
+def fetch_parts(store: ObjectStore, model: ModelReference, path: Path) -> bool:
+    """Download the other parts of a model to a file; returns False where it has none.
+
+    The reference names them by digest: the model's manifest is that of whoever published its encoder first. Raises
+    NotFoundError when they are not in the store, ArtifactError when their bytes are not what the digest says.
+    """
+    if model.parts_digest is None:
+        return False
+    key = contract.parts_key(model.digest, model.parts_digest)
+    digest = store.download(key, path)
+    if digest != model.parts_digest:
+        path.unlink(missing_ok=True)
+        raise ArtifactError(f"{key} has sha256 {digest}: the stored object is damaged")
+    return True
 
 
 def fetch_update(store: ObjectStore, round_uid: str, site: str, attempt: int, path: Path) -> UpdateManifest:

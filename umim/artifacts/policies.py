@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from umim import contract
+from umim.api.base import ModelReference
 
 Policy = dict[str, Any]
 
@@ -21,31 +22,33 @@ ROUNDS = "rounds/*"
 MODELS = "models/sha256/*"
 
 
-def site_policy(bucket: str, uid: str, site: str, attempt: int, parent_digest: str) -> Policy:
+def site_policy(bucket: str, uid: str, site: str, attempt: int, parent: ModelReference) -> Policy:
     """One attempt of one site: read the parent model, read and write its own prefix. No listing, no deletion."""
     return _document(
-        _allow(READ, bucket, contract.model_key(parent_digest), contract.model_manifest_key(parent_digest)),
+        _allow(READ, bucket, *_model_keys(parent)),
         _allow((*READ, *WRITE), bucket, contract.site_prefix(uid, site, attempt) + "*"),
     )
 
 
 def init_policy(bucket: str, uid: str) -> Policy:
-    """The Job that makes the start model: read its round, write models and its result. No listing, no deletion."""
+    """The Job that makes the start model: read its round, write models and its result, keep its checkpoints."""
     return _document(
         _allow(READ, bucket, contract.round_prefix(uid) + "*"),
         _allow(WRITE, bucket, contract.result_key(uid, "init"), MODELS),
+        *_checkpoints(bucket, uid, "init"),
     )
 
 
-def aggregate_policy(bucket: str, uid: str, parent_digest: str) -> Policy:
-    """The aggregator: read its round and the parent, write models and its result. No listing, no deletion.
+def aggregate_policy(bucket: str, uid: str, parent: ModelReference) -> Policy:
+    """The aggregator: read its round and the parent, write models and its result, keep its checkpoints.
 
     Writing cannot be narrowed to one model: its key is the digest of what is not computed yet.
     """
     return _document(
         _allow(READ, bucket, contract.round_prefix(uid) + "*"),
-        _allow(READ, bucket, contract.model_key(parent_digest), contract.model_manifest_key(parent_digest)),
+        _allow(READ, bucket, *_model_keys(parent)),
         _allow(WRITE, bucket, contract.result_key(uid, "aggregate"), MODELS),
+        *_checkpoints(bucket, uid, "aggregate"),
     )
 
 
@@ -54,13 +57,29 @@ def operator_policy(bucket: str) -> Policy:
     return _document(
         _allow((*READ, *WRITE, *DELETE), bucket, ROUNDS),
         _allow((*READ, *WRITE), bucket, MODELS),
-        {
-            "Effect": "Allow",
-            "Action": ["s3:ListBucket"],
-            "Resource": [f"arn:aws:s3:::{bucket}"],
-            "Condition": {"StringLike": {"s3:prefix": [ROUNDS]}},
-        },
+        _listing(bucket, ROUNDS),
     )
+
+
+def _model_keys(model: ModelReference) -> list[str]:
+    """Return the keys of one model and of the parts that the reference names; of no other parts."""
+    keys = [contract.model_key(model.digest), contract.model_manifest_key(model.digest)]
+    return keys if model.parts_digest is None else [*keys, contract.parts_key(model.digest, model.parts_digest)]
+
+
+def _checkpoints(bucket: str, uid: str, role: contract.Role) -> list[dict[str, Any]]:
+    """Everything below the Job's own checkpoints, also listing: older ones are found and removed."""
+    prefix = contract.checkpoint_prefix(uid, role) + "*"
+    return [_allow((*READ, *WRITE, *DELETE), bucket, prefix), _listing(bucket, prefix)]
+
+
+def _listing(bucket: str, prefix: str) -> dict[str, Any]:
+    return {
+        "Effect": "Allow",
+        "Action": ["s3:ListBucket"],
+        "Resource": [f"arn:aws:s3:::{bucket}"],
+        "Condition": {"StringLike": {"s3:prefix": [prefix]}},
+    }
 
 
 def _allow(actions: Sequence[str], bucket: str, *keys: str) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from umim.api.artifacts import TensorInfo
 from umim.artifacts.files import replace_file, sha256_of
 from umim.errors import ArtifactError
 
+NOTE = "umim"
+"""Name of the only metadata."""
+
 
 @dataclass(frozen=True)
 class WrittenTensors:
@@ -37,6 +40,8 @@ class TensorReader:
         self._handle = handle
         self.infos: dict[str, TensorInfo] = {name: _info(path, handle, name) for name in sorted(handle.keys())}
         """Shape and type of every tensor by name, sorted by name."""
+        self.note: str | None = (handle.metadata() or {}).get(NOTE)
+        """The text that was written with the tensors."""
 
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor on the CPU. Raises ArtifactError when there is none of that name."""
@@ -46,17 +51,17 @@ class TensorReader:
         return tensor
 
 
-def write_safetensors(tensors: Mapping[str, torch.Tensor], path: Path) -> WrittenTensors:
-    """Write named tensors to a file, atomically. Equal tensors give equal bytes: there is no metadata or time in it.
+def write_safetensors(tensors: Mapping[str, torch.Tensor], path: Path, note: str | None = None) -> WrittenTensors:
+    """Write named tensors, and a text, to a file, atomically. Equal tensors and text give equal bytes.
 
-    Tensors on a device, strided views and tensors that share memory are copied first. Raises ValueError when there
-    are none.
+    The text is the only metadata in the file, since the order of several ones is not fixed. Tensors on a device,
+    strided views and tensors that share memory are copied first. Raises ValueError when there are none.
     """
     if not tensors:
         raise ValueError("a tensors file needs at least one tensor")
     plain = {name: tensors[name].detach().to("cpu", copy=True).contiguous() for name in sorted(tensors)}
     with replace_file(path) as file:
-        save_file(plain, file.name)
+        save_file(plain, file.name, None if note is None else {NOTE: note})
     return WrittenTensors(path=path, digest=sha256_of(path), size_bytes=path.stat().st_size)
 
 

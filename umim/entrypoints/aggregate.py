@@ -2,65 +2,175 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import umim
 from umim import contract, telemetry
-from umim.aggregation.run import aggregate
+from umim.aggregation.heads import SharedHeads, merge_heads
+from umim.aggregation.reader import SpilledUpdate
+from umim.aggregation.run import Collected, collect, merge
+from umim.aggregation.strategy import make_strategy
+from umim.api.artifacts import JobResult
+from umim.api.base import Metrics
+from umim.api.figures import weighted_means
+from umim.api.globalmodel import Contributor
 from umim.api.jobs import AggregateJobConfig
-from umim.artifacts.manifests import read_job_result, write_job_result
+from umim.api.round import DistillationSpec
+from umim.artifacts.manifests import read_job_result, software_versions, write_job_result
 from umim.artifacts.minio import MinioStore
+from umim.artifacts.models import publish_model
+from umim.artifacts.parts import write_parts
 from umim.artifacts.store import ObjectStore
+from umim.artifacts.tensors import read_safetensors, write_safetensors
+from umim.data.load import load_dataset
+from umim.distillation.run import Student, Teacher, choose_scale, distil, scaled, server_mim_loss
 from umim.entrypoints.runner import run_job
+from umim.entrypoints.server import kept_checkpoints, progress_sink
+from umim.errors import ConfigError
+from umim.models.state import ModelState
 from umim.settings import StoreSettings, TelemetrySettings, job_config
+from umim.training.reporter import Clock, log_loading
+from umim.training.runtime import start_runtime, thread_count
+from umim.training.site import Surroundings, checkpoints_of, work_folder
 
 SERVICE = "umim-aggregator"
+SOFTWARE = ("umim", "torch", "timm", "numpy", "safetensors")
 
 _log = logging.getLogger(__name__)
 
 
-def main(env: Mapping[str, str], clock: Callable[[], datetime], work: Path) -> None:
-    """Read configuration and settings from ``env`` and aggregate. ``work`` is a folder for the updates."""
+def main(env: Mapping[str, str], clock: Clock) -> None:
+    """Read configuration and settings from ``env`` and aggregate."""
     config = job_config(env, AggregateJobConfig)
     tracing = telemetry.start(TelemetrySettings.from_env(env), SERVICE, umim.__version__)
     store = MinioStore.from_settings(StoreSettings.from_env(env), count=tracing.metrics.count_store_bytes)
+    sink = progress_sink(env, config.round_uid, "aggregate", tracing, clock)
     try:
         with tracing.span("aggregate", {"umim.round.uid": config.round_uid, "umim.attempt": config.attempt}):
-            aggregate_once(store, config, clock, work)
+            aggregate_once(store, config, Surroundings(start_runtime(thread_count(env)), sink, clock))
     finally:
         tracing.shutdown()
 
 
-def aggregate_once(store: ObjectStore, config: AggregateJobConfig, clock: Callable[[], datetime], work: Path) -> None:
+def aggregate_once(store: ObjectStore, config: AggregateJobConfig, around: Surroundings) -> None:
     """Aggregate and commit the result, unless an earlier attempt already has."""
     if read_job_result(store, config.round_uid, "aggregate") is not None:
         _log.info("the result of round %s is there already", config.round_uid)
         return
-    work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=work) as folder:
-        result = aggregate(store, config, Path(folder), clock())
-    if not write_job_result(store, "aggregate", result):
-        _log.info("another attempt committed the result of round %s", config.round_uid)
+    with kept_checkpoints(store, config, "aggregate", around) as keeping:
+        result = aggregate(store, config, keeping)
+        if not write_job_result(store, "aggregate", result):
+            _log.info("another attempt committed the result of round %s", config.round_uid)
 
 
-def utc_now() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
+def aggregate(store: ObjectStore, config: AggregateJobConfig, around: Surroundings) -> JobResult:
+    """Merge a round's updates, let the server learn, publish the model, and return the result to commit.
+
+    Too few valid updates give a result without a model. The same updates give the same digest, in any order of
+    arrival; without distillation with any number of threads, too. Raises ConfigError for an unknown strategy, a site
+    named twice, a parent of another architecture or missing images of the server, ArtifactError when the parent is
+    damaged, TrainingError when a loss is not finite, and the store's errors.
+    """
+    strategy = make_strategy(config.aggregation)
+    work = work_folder(config)
+    collected = collect(store, config, work)
+    result = JobResult(round_uid=config.round_uid, exclusions=list(collected.exclusions))
+    if len(collected.updates) < config.quorum:
+        message = f"{len(collected.updates)} of {len(config.updates)} updates are valid, quorum is {config.quorum}"
+        return result.model_copy(update={"message": message})
+    parent = ModelState.from_parts(read_safetensors(collected.parent_path), collected.parent_parts)
+    heads = merge_heads(collected.updates, SharedHeads(parent.heads, collected.parent_heads))
+    merged = ModelState(merge(strategy, collected.parent_path, collected.updates), parent.mim, heads.tensors)
+    state, figures = _learn(config, merged, parent, collected.updates, around)
+    return _publish(store, config, collected, state, heads, result.model_copy(update={"metrics": figures}), around)
+
+
+def _publish(
+    store: ObjectStore,
+    config: AggregateJobConfig,
+    collected: Collected,
+    state: ModelState,
+    heads: SharedHeads,
+    result: JobResult,
+    around: Surroundings,
+) -> JobResult:
+    """Publish the model and return the result with its digests. ``result`` has the figures of the server."""
+    work, updates = work_folder(config), collected.updates
+    written = write_safetensors(state.encoder, work / "model.safetensors")
+    parts = write_parts(state.parts(), heads.described, work / "model-parts.safetensors")
+    digest = publish_model(
+        store,
+        written.path,
+        architecture=config.architecture,
+        image_size=config.image_size,
+        strategy=config.aggregation.strategy,
+        round_uid=config.round_uid,
+        seed=config.seed,
+        software=software_versions(SOFTWARE),
+        created=around.clock.now(),
+        parent=config.parent,
+        contributors=[Contributor(site=one.site, update_digest=one.digest, samples=one.samples) for one in updates],
+        metrics=weighted_means([(one.metrics, one.samples) for one in updates]) | result.metrics,
+        parts=parts,
+        heads=heads.described,
+    )
+    _log.info("published model %s from %d updates", digest, len(updates))
+    update = {
+        "model_digest": digest,
+        "parts_digest": None if parts is None else parts.digest,
+        "heads": list(heads.described),
+        "head_exclusions": list(heads.exclusions),
+    }
+    return result.model_copy(update=update)
+
+
+def _learn(
+    config: AggregateJobConfig,
+    merged: ModelState,
+    parent: ModelState,
+    updates: Sequence[SpilledUpdate],
+    around: Surroundings,
+) -> tuple[ModelState, Metrics]:
+    """Choose the scale of the merged change, distil and measure, as far as the round asks and there are images."""
+    scales = config.aggregation.scales
+    if config.data is None:
+        if config.distillation is not None or len(scales) > 1:
+            raise ConfigError("spec.serverDataset is missing: distillation and several aggregation.scales need it")
+        return scaled(merged, parent, scales[0]), {}
+    unlabelled = config.data.model_copy(update={"task": "none"})
+    dataset = load_dataset(unlabelled, config.image_size, log_loading(around.clock))
+    student, runtime = Student(config.architecture, config.image_size, dataset), around.runtime
+    scale, state = choose_scale(scales, merged, parent, student, config.seed, runtime)
+    figures = {"aggregation_scale": scale} if len(scales) > 1 else {}
+    if config.distillation is not None:
+        state, distilled = _distil(config, config.distillation, student, state, parent, updates, around)
+        figures |= distilled
+    loss = server_mim_loss(state, student, config.seed, runtime)
+    return state, figures if loss is None else figures | {"server_mim_loss": loss}
+
+
+def _distil(
+    config: AggregateJobConfig,
+    spec: DistillationSpec,
+    student: Student,
+    merged: ModelState,
+    parent: ModelState,
+    updates: Sequence[SpilledUpdate],
+    around: Surroundings,
+) -> tuple[ModelState, Metrics]:
+    teachers = [Teacher(update.site, update.samples, read_safetensors(update.path)) for update in updates]
+    start = hashlib.sha256(f"{config.parent.model_dump_json()} {config.aggregation.model_dump_json()}\n".encode())
+    for update in updates:
+        start.update(f"{update.site} {update.digest} {update.samples}\n".encode())
+    checkpoints = checkpoints_of(config, spec, start.hexdigest(), student.dataset, around)
+    return distil(spec, student, merged, parent, teachers, checkpoints, around)
 
 
 if __name__ == "__main__":
-    sys.exit(
-        run_job(
-            partial(main, clock=utc_now, work=Path(contract.WORK_MOUNT)),
-            SERVICE,
-            os.environ,
-            Path(contract.TERMINATION_LOG),
-        )
-    )
+    sys.exit(run_job(partial(main, clock=Clock()), SERVICE, os.environ, Path(contract.TERMINATION_LOG)))

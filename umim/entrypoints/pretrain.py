@@ -9,27 +9,27 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 import umim
 from umim import contract, telemetry
 from umim.api.artifacts import JobResult
 from umim.api.base import Metrics
 from umim.api.jobs import InitJobConfig
-from umim.api.round import Progress
 from umim.artifacts.manifests import read_job_result, software_versions, write_job_result
 from umim.artifacts.minio import MinioStore
 from umim.artifacts.models import publish_model
+from umim.artifacts.parts import write_parts
 from umim.artifacts.store import ObjectStore
 from umim.artifacts.tensors import write_safetensors
 from umim.data.load import load_dataset
 from umim.entrypoints.runner import run_job
+from umim.entrypoints.server import kept_checkpoints, progress_sink
 from umim.errors import ConfigError
 from umim.models.encoder import create_encoder
+from umim.models.state import ModelState
 from umim.settings import StoreSettings, TelemetrySettings, job_config
-from umim.training.reporter import Clock, log_loading, log_progress
+from umim.training.reporter import Clock, log_loading
 from umim.training.runtime import start_runtime, thread_count
-from umim.training.site import Surroundings, encoder_tensors, pretrain, remove_work, work_folder
+from umim.training.site import Surroundings, encoder_tensors, pretrain, work_folder
 
 SERVICE = "umim-pretrain"
 SOFTWARE = ("umim", "torch", "timm", "numpy", "safetensors")
@@ -42,11 +42,7 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
     config = job_config(env, InitJobConfig)
     tracing = telemetry.start(TelemetrySettings.from_env(env), SERVICE, umim.__version__)
     store = MinioStore.from_settings(StoreSettings.from_env(env), count=tracing.metrics.count_store_bytes)
-
-    def sink(progress: Progress) -> None:
-        log_progress(progress)
-        tracing.metrics.record_training("server", progress.images_per_second, progress.loss)
-
+    sink = progress_sink(env, config.round_uid, "init", tracing, clock)
     attributes: telemetry.Attributes = {
         "umim.round.uid": config.round_uid,
         "umim.attempt": config.attempt,
@@ -61,41 +57,49 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
 
 def initialise_once(store: ObjectStore, config: InitJobConfig, around: Surroundings) -> None:
     """Make and publish the start model, and commit the result, unless an earlier attempt already has."""
-    folder = work_folder(config)
     if read_job_result(store, config.round_uid, "init") is not None:
         LOG.info("the start model of round %s is there already", config.round_uid)
-    else:
-        tensors, metrics = _make(config, around)
-        path = folder / "model.safetensors"
-        write_safetensors(tensors, path)
-        digest = publish_model(
-            store,
-            path,
-            architecture=config.architecture,
-            image_size=config.image_size,
-            strategy=f"init-{config.init}",
-            round_uid=config.round_uid,
-            seed=config.optimisation.seed,
-            software=software_versions(SOFTWARE),
-            created=around.clock.now(),
-            metrics=metrics,
-        )
-        write_job_result(store, "init", JobResult(round_uid=config.round_uid, model_digest=digest))
-        LOG.info("published start model %s", digest)
-    remove_work(folder)
+        return
+    with kept_checkpoints(store, config, "init", around) as keeping:
+        state, metrics = _make(config, keeping)
+        result = _publish(store, config, state, metrics, around.clock)
+        write_job_result(store, "init", result)
+        LOG.info("published start model %s", result.model_digest)
 
 
-def _make(config: InitJobConfig, around: Surroundings) -> tuple[dict[str, Tensor], Metrics]:
-    """Return the start model's tensors and figures."""
+def _publish(store: ObjectStore, config: InitJobConfig, state: ModelState, metrics: Metrics, clock: Clock) -> JobResult:
+    """Publish the start model and return the result to commit."""
+    folder = work_folder(config)
+    written = write_safetensors(state.encoder, folder / "model.safetensors")
+    parts = write_parts(state.parts(), [], folder / "parts.safetensors")
+    digest = publish_model(
+        store,
+        written.path,
+        architecture=config.architecture,
+        image_size=config.image_size,
+        strategy=f"init-{config.init}",
+        round_uid=config.round_uid,
+        seed=config.optimisation.seed,
+        software=software_versions(SOFTWARE),
+        created=clock.now(),
+        metrics=metrics,
+        parts=parts,
+    )
+    parts_digest = None if parts is None else parts.digest
+    return JobResult(round_uid=config.round_uid, model_digest=digest, parts_digest=parts_digest)
+
+
+def _make(config: InitJobConfig, around: Surroundings) -> tuple[ModelState, Metrics]:
+    """Return the start model and its figures."""
     if config.init == "random":
         encoder = create_encoder(config.architecture, config.image_size, config.optimisation.seed)
-        return encoder_tensors(encoder), {}
+        return ModelState(encoder_tensors(encoder)), {}
     if config.data is None:
-        raise ConfigError("spec.pretraining.dataset is missing: model.parent.init mim needs the server's images")
+        raise ConfigError("spec.serverDataset is missing: model.parent.init mim needs the server's images")
     unlabelled = config.data.model_copy(update={"task": "none"})
     dataset = load_dataset(unlabelled, config.image_size, log_loading(around.clock))
     trained = pretrain(config, dataset, around)
-    return dict(trained.state.encoder), trained.metrics
+    return trained.state, trained.metrics
 
 
 if __name__ == "__main__":

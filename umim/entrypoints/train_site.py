@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 import umim
 from umim import contract, telemetry
+from umim.api.globalmodel import LONGEST_CLASS, MOST_CLASSES, SharedHead
 from umim.api.jobs import SiteJobConfig
 from umim.api.round import Progress
 from umim.artifacts.manifests import read_update_manifest, software_versions
 from umim.artifacts.minio import MinioStore
-from umim.artifacts.models import fetch_model, publish_update
+from umim.artifacts.models import HeadFile, fetch_model, fetch_parts, publish_update
+from umim.artifacts.parts import read_parts
 from umim.artifacts.store import ObjectStore
 from umim.artifacts.tensors import read_safetensors, write_safetensors
 from umim.data.load import load_dataset
@@ -26,10 +27,10 @@ from umim.errors import ArtifactError, ConfigError
 from umim.models.state import ModelState
 from umim.progress import ProgressPublisher
 from umim.settings import RedisSettings, StoreSettings, TelemetrySettings, job_config
-from umim.training.privacy import allowed_metrics, allowed_progress, protect
+from umim.training.privacy import allowed_metrics, allowed_progress, head_may_leave, protect
 from umim.training.reporter import Clock, log_loading, log_progress
 from umim.training.runtime import start_runtime, thread_count
-from umim.training.site import Surroundings, remove_work, train_at_site, work_folder
+from umim.training.site import Surroundings, Trained, remove_work, train_at_site, work_folder
 
 SERVICE = "umim-site"
 SOFTWARE = ("umim", "torch", "timm", "numpy", "safetensors")
@@ -80,11 +81,12 @@ def _train(store: ObjectStore, config: SiteJobConfig, around: Surroundings, fold
             f"spec.privacy.allowedArtifacts of the Hospital is {config.privacy.allowed_artifacts}: without update "
             "the hospital takes part in no round"
         )
-    parent = _fetch_parent(store, config, folder)
+    parent, heads = _fetch_parent(store, config, folder)
     dataset = load_dataset(config.data, config.image_size, log_loading(around.clock))
-    trained = train_at_site(config, ModelState(parent), dataset, around)
+    parent = _with_fitting_head(parent, heads, config, dataset.classes)
+    trained = train_at_site(config, parent, dataset, around)
     path = folder / "update.safetensors"
-    write_safetensors(protect(trained.state.encoder, parent, config.privacy), path)
+    write_safetensors(protect(trained.state.encoder, parent.encoder, config.privacy), path)
     manifest = publish_update(
         store,
         path,
@@ -99,12 +101,19 @@ def _train(store: ObjectStore, config: SiteJobConfig, around: Surroundings, fold
         seed=config.training.seed,
         software=software_versions(SOFTWARE),
         created=around.clock.now(),
+        head=_head_file(trained, config, folder),
     )
-    LOG.info("committed update %s from %d images", manifest.file.digest, manifest.samples)
+    shared = "a head of task " + manifest.head.task_name if manifest.head is not None else "no head"
+    LOG.info("committed update %s from %d images, with %s", manifest.file.digest, manifest.samples, shared)
 
 
-def _fetch_parent(store: ObjectStore, config: SiteJobConfig, folder: Path) -> dict[str, Tensor]:
-    """Download and verify the parent model. Raises ArtifactError when it is not the model that the round names."""
+def _fetch_parent(
+    store: ObjectStore, config: SiteJobConfig, folder: Path
+) -> tuple[ModelState, Mapping[str, SharedHead]]:
+    """Return the verified parent model and its shared heads by task name.
+
+    Raises ArtifactError when it is not the model that the round names.
+    """
     path = folder / "parent.safetensors"
     manifest = fetch_model(store, config.parent.digest, path)
     found, wanted = (manifest.architecture, manifest.image_size), (config.architecture, config.image_size)
@@ -113,7 +122,43 @@ def _fetch_parent(store: ObjectStore, config: SiteJobConfig, folder: Path) -> di
             f"parent model {config.parent.name} is {found[0]} for {found[1]} pixels, the round wants {wanted[0]} for "
             f"{wanted[1]}"
         )
-    return read_safetensors(path)
+    parts_path = folder / "parts.safetensors"
+    if not fetch_parts(store, config.parent, parts_path):
+        return ModelState(read_safetensors(path)), {}
+    parts, heads = read_parts(parts_path)
+    return ModelState.from_parts(read_safetensors(path), parts), {head.task_name: head for head in heads}
+
+
+def _with_fitting_head(
+    parent: ModelState, heads: Mapping[str, SharedHead], config: SiteJobConfig, classes: Sequence[str]
+) -> ModelState:
+    """Return the parent without its head of this hospital's task where the hospital means other classes by it."""
+    name = config.data.task_name or ""
+    known = heads.get(name)
+    if known is None or (known.task, known.classes) == (config.data.task, list(classes)):
+        return parent
+    LOG.warning(
+        "the model's head of task %s has %s classes %s, the hospital has %s classes %s: a new head is trained",
+        *(name, known.task, known.classes, config.data.task, list(classes)),
+    )
+    return replace(parent, heads={task: tensors for task, tensors in parent.heads.items() if task != name})
+
+
+def _head_file(trained: Trained, config: SiteJobConfig, folder: Path) -> HeadFile | None:
+    """Write the trained head to a file; returns None where there is none or it has to stay."""
+    name = config.data.task_name
+    head = trained.state.heads.get(name or "")
+    if name is None or head is None or not head_may_leave(config.training.heads, name, config.privacy):
+        return None
+    if len(trained.classes) > MOST_CLASSES or any(len(label) > LONGEST_CLASS for label in trained.classes):
+        LOG.warning(
+            "the head stays here: a shared one has at most %d classes with names of at most %d characters",
+            *(MOST_CLASSES, LONGEST_CLASS),
+        )
+        return None
+    path = folder / "head.safetensors"
+    write_safetensors(head, path)
+    return HeadFile(path, name, config.data.task, trained.classes)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,14 @@ def _common(view: RoundSource, attempt: int) -> dict[str, Any]:
 def dataset_location(data: DatasetSpec) -> DatasetLocation:
     """Return where the container finds a data set."""
     path = contract.DATA_MOUNT if data.path is None else f"{contract.DATA_MOUNT}/{data.path}"
-    return DatasetLocation(path=path, format=data.format, task=data.task, labels_file=data.labels_file)
+    return DatasetLocation(
+        path=path, format=data.format, task=data.task, task_name=data.task_name, labels_file=data.labels_file
+    )
+
+
+def server_images(spec: FederationRoundSpec) -> DatasetLocation | None:
+    """Return where the container finds the server's images, or None where there are none."""
+    return None if spec.server_dataset is None else dataset_location(spec.server_dataset)
 
 
 def site_config(
@@ -82,7 +89,7 @@ def init_config(view: RoundSource, attempt: int) -> InitJobConfig:
         **_common(view, attempt),
         init=spec.model.parent.init or "random",
         optimisation=OptimisationSpec(**optimisation),
-        data=None if pretraining is None else dataset_location(pretraining.dataset),
+        data=None if pretraining is None else server_images(spec),
         work_path=contract.WORK_MOUNT,
     )
 
@@ -92,8 +99,14 @@ def aggregate_config(view: RoundSource, status: FederationRoundStatus, attempt: 
     if status.parent is None:
         raise ValueError("updates cannot be merged without a parent model")
     spec = view.valid_spec
+    shared = spec.training.heads == "shared"
     updates = [
-        UpdateReference(site=site.name, attempt=site.attempt, digest=contributor.update_digest)
+        UpdateReference(
+            site=site.name,
+            attempt=site.attempt,
+            digest=contributor.update_digest,
+            head_digest=site.head_digest if shared else None,
+        )
         for site, contributor in delivered(status)
     ]
     return AggregateJobConfig(
@@ -103,6 +116,9 @@ def aggregate_config(view: RoundSource, status: FederationRoundStatus, attempt: 
         updates=updates,
         quorum=spec.participants.quorum,
         seed=spec.training.seed,
+        distillation=spec.distillation,
+        data=server_images(spec),
+        work_path=contract.WORK_MOUNT,
     )
 
 

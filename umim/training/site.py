@@ -84,7 +84,9 @@ def train_at_site(config: SiteJobConfig, parent: ModelState, dataset: ImageDatas
     mim = _mim(config, parent, encoder) if training.objective != "supervised" else None
     learner = Learner(encoder, head, mim, training.mim_weight).to(device)
     learner.anchor(parent.encoder, training.proximal_mu)
-    checkpoints = checkpoints_of(config, training, config.parent.model_dump_json(), dataset, around)
+    checkpoints = checkpoints_of(
+        config, training, f"{config.parent.digest} {config.parent.parts_digest}", dataset, around
+    )
     validation = Batches(dataset, split.validation, training.batch_size, device)
     fit = Fit(learner, train, validation, training, around.runtime, checkpoints, around.sink, around.clock)
     if head is not None and training.head_warmup_epochs:
