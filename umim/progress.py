@@ -97,8 +97,8 @@ class ProgressSnapshot:
 
     available: bool
     """Whether Redis answered. False: nothing is known, which is not the same as no progress."""
-    by_site: dict[str, Progress] = field(default_factory=dict)
-    """The newest readable report of every site that has one."""
+    by_source: dict[str, Progress] = field(default_factory=dict)
+    """The newest readable report of every source (site, or role of a Job of the server) that has one."""
 
 
 @dataclass(frozen=True)
@@ -127,27 +127,27 @@ class ProgressReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def latest(self, uid: str, sites: Sequence[str]) -> ProgressSnapshot:
-        """Return the newest report of every site, in one round trip of at most two seconds."""
+    def latest(self, uid: str, sources: Sequence[str]) -> ProgressSnapshot:
+        """Return the newest report of every source, in one round trip of at most two seconds."""
 
         def read() -> list[Any]:
             with self._redis.pipeline(transaction=False) as pipeline:
-                for site in sites:
-                    pipeline.xrevrange(contract.progress_stream(uid, site), count=1)
+                for source in sources:
+                    pipeline.xrevrange(contract.progress_stream(uid, source), count=1)
                 return pipeline.execute(raise_on_error=False)
 
-        if not sites:
+        if not sources:
             return ProgressSnapshot(available=True)
         answers = self._ask("read", read)
         if answers is None:
             return ProgressSnapshot(available=False)
-        found = {site: _parse(site, answer) for site, answer in zip(sites, answers, strict=True)}
-        return ProgressSnapshot(True, {site: progress for site, progress in found.items() if progress is not None})
+        found = {source: _parse(source, answer) for source, answer in zip(sources, answers, strict=True)}
+        return ProgressSnapshot(True, {source: progress for source, progress in found.items() if progress is not None})
 
-    def mint_user(self, uid: str, site: str, attempt: int) -> ProgressCredentials | None:
+    def mint_user(self, uid: str, source: str, attempt: int) -> ProgressCredentials | None:
         """Make the user of one attempt, or give it a new password. Returns None when Redis does not answer."""
-        username, password = _username(uid, site, attempt), secrets.token_urlsafe(32)
-        stream = contract.progress_stream(uid, site)
+        username, password = _username(uid, source, attempt), secrets.token_urlsafe(32)
+        stream = contract.progress_stream(uid, source)
 
         def set_user() -> bool:
             # reset first: a user of the same name keeps no password, key or command from before.
@@ -165,9 +165,9 @@ class ProgressReader:
         done = self._ask("mint a user", set_user)
         return ProgressCredentials(username, password) if done else None
 
-    def drop_user(self, uid: str, site: str, attempt: int) -> bool:
+    def drop_user(self, uid: str, source: str, attempt: int) -> bool:
         """Remove the user of one attempt and cut its connections. Returns False when Redis does not answer."""
-        name = _username(uid, site, attempt)
+        name = _username(uid, source, attempt)
         return self._ask("drop a user", lambda: self._redis.acl_deluser(name)) is not None
 
     def delete_streams(self, uid: str) -> bool:
@@ -187,8 +187,8 @@ class ProgressReader:
             return None
 
 
-def _username(uid: str, site: str, attempt: int) -> str:
-    return f"umim:{uid}:{site}:{attempt}"
+def _username(uid: str, source: str, attempt: int) -> str:
+    return f"umim:{uid}:{source}:{attempt}"
 
 
 def _connect(settings: RedisSettings) -> redis.Redis:
@@ -206,12 +206,12 @@ def _connect(settings: RedisSettings) -> redis.Redis:
     )
 
 
-def _parse(site: str, answer: Any) -> Progress | None:
-    """Read the newest entry. What a site wrote is not trusted: an unreadable entry is as good as none."""
+def _parse(source: str, answer: Any) -> Progress | None:
+    """Read the newest entry. What a Job wrote is not trusted: an unreadable entry is as good as none."""
     try:
         if isinstance(answer, Exception):
             raise answer
         return Progress.model_validate_json(answer[0][1][FIELD]) if answer else None
     except (redis.RedisError, ValidationError, LookupError, TypeError) as error:
-        _log.warning("progress of site %s is unreadable: %s", site, error)
+        _log.warning("progress of %s is unreadable: %s", source, error)
         return None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from umim.aggregation.names import check_aggregation
 from umim.api.base import HospitalReference
 from umim.api.round import FederationRoundSpec
+from umim.distillation.names import check_distillation
 from umim.errors import ConfigError
 from umim.rounds.consent import contradiction
 from umim_operator.conditions import Reason
@@ -36,6 +37,8 @@ def static_rejection(spec: FederationRoundSpec) -> Rejection | None:
     """Return what is wrong with a spec whatever else exists, or None."""
     try:
         check_aggregation(spec.aggregation)
+        if spec.distillation is not None:
+            check_distillation(spec.distillation)
     except ConfigError as error:
         return Rejection(Reason.UNKNOWN_STRATEGY, str(error), final=True)
     return _resources_rejection(spec)

@@ -32,6 +32,15 @@ def policy(bucket: str, config: JobConfig) -> policies.Policy:
     raise TypeError(f"no policy for {type(config).__name__}")
 
 
+def source(config: JobConfig) -> str:
+    """Return as what a Job reports its progress: its site, or its role at the server."""
+    if isinstance(config, SiteJobConfig):
+        return config.site
+    if isinstance(config, InitJobConfig | AggregateJobConfig):
+        return config.kind.lower()
+    raise TypeError(f"{type(config).__name__} reports no progress")
+
+
 def expiring(document: policies.Policy, end: datetime) -> policies.Policy:
     """Return the policy with an end: every permission lapses at that time, sooner than STS can be asked for."""
     condition = {"DateLessThan": {"aws:CurrentTime": end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}}
@@ -57,10 +66,10 @@ class Mint:
         """
         return {**self._s3(config, end, lifetime), **self._redis(config)}
 
-    def revoke(self, uid: str, site: str, attempt: int) -> None:
-        """End the Redis credentials of a site's attempt. S3 credentials end by themselves."""
+    def revoke(self, uid: str, source: str, attempt: int) -> None:
+        """End the Redis credentials of an attempt of a site or of a server's role. S3 credentials end by themselves."""
         if self._progress is not None:
-            self._progress.drop_user(uid, site, attempt)
+            self._progress.drop_user(uid, source, attempt)
 
     def _s3(self, config: JobConfig, end: datetime, lifetime: timedelta) -> dict[str, str]:
         provider = AssumeRoleProvider(
@@ -85,9 +94,9 @@ class Mint:
         }
 
     def _redis(self, config: JobConfig) -> dict[str, str]:
-        if self._progress is None or not isinstance(config, SiteJobConfig):
+        if self._progress is None:
             return {}
-        found = self._progress.mint_user(config.round_uid, config.site, config.attempt)
+        found = self._progress.mint_user(config.round_uid, source(config), config.attempt)
         if found is None:
             return {}
         return {contract.ENV_REDIS_USERNAME: found.username, contract.ENV_REDIS_PASSWORD: found.password}

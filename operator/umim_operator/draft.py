@@ -120,6 +120,7 @@ class Draft:
             self.wait_until(current.retry_time)
         if current.phase == "Running":
             self.wait(self.timing.progress_interval)  # no event tells that its Pod cannot start
+            current = current.model_copy(update={"progress": self.observed.progress.get(role, current.progress)})
         if current.phase != "Pending":
             return current
         place = (role, "", self.view.namespace)

@@ -104,6 +104,8 @@ class Executor:
         self._store.delete_prefix(contract.round_prefix(view.uid))
         for site in view.status.sites:
             self._mint.revoke(view.uid, site.name, site.attempt)
+        for role, job in view.status.server_jobs().items():
+            self._mint.revoke(view.uid, role, job.attempt)
         if self._progress is not None:
             self._progress.delete_streams(view.uid)
         return True
@@ -213,10 +215,11 @@ class Executor:
         return GlobalModelSpec.model_validate(body["spec"])
 
     def _live(self, view: RoundView) -> Mapping[str, Progress]:
-        sites = [site.name for site in view.status.sites if site.phase == "Running"]
-        if self._progress is None or not sites:
+        sources = [site.name for site in view.status.sites if site.phase == "Running"]
+        sources += [role for role, job in view.status.server_jobs().items() if job.phase == "Running"]
+        if self._progress is None or not sources:
             return {}
-        return self._progress.latest(view.uid, sites).by_site
+        return self._progress.latest(view.uid, sources).by_source
 
     # action
 
@@ -246,8 +249,8 @@ class Executor:
                 self._kube.delete("Job", reference.namespace, reference.name)
         except ForbiddenError as error:
             _log.warning("cannot clean %s in namespace %s: %s", reference.name, reference.namespace, error)
-        if job is not None and job.site:
-            self._mint.revoke(view.uid, job.site, job.attempt)
+        if job is not None:
+            self._mint.revoke(view.uid, job.site or job.role, job.attempt)
 
     def _launch_all(self, view: RoundView, wanted: Sequence[Launch]) -> dict[str, str]:
         """Create the Jobs. Returns those that the API server refused, with what it said."""

@@ -174,7 +174,13 @@ def _succeeded(draft: Draft, current: JobStatus, role: contract.Role) -> JobStat
     job = draft.observed.job(role, "")
     if job is not None:
         draft.spend(job)
-    update = {"phase": "Succeeded", "reason": str(Reason.RESULT_COMMITTED), "message": None, "retry_time": None}
+    update = {
+        "phase": "Succeeded",
+        "reason": str(Reason.RESULT_COMMITTED),
+        "message": None,
+        "retry_time": None,
+        "progress": draft.observed.progress.get(role, current.progress),
+    }
     return attempts.adopt(current, job).model_copy(update=update)
 
 

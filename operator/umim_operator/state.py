@@ -102,7 +102,7 @@ class Observed:
     parent: GlobalModelSpec | None = None
     """The GlobalModel that spec.model.parent.globalModel names."""
     progress: Mapping[str, Progress] = field(default_factory=dict)
-    """Newest live report by site."""
+    """Newest live report by site, or by role of a Job of the server."""
 
     def job(self, role: Role, site: str) -> JobView | None:
         """Return the Job of the newest attempt, or None."""

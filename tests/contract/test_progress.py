@@ -67,7 +67,7 @@ def test_the_newest_report_of_every_site_is_read(settings: RedisSettings, reader
         assert second.publish(report(7))
     snapshot = reader.latest(UID, [SITE, OTHER, "hospital-c.silent"])
     assert snapshot.available
-    assert {site: progress.step for site, progress in snapshot.by_site.items()} == {SITE: 2, OTHER: 7}
+    assert {site: progress.step for site, progress in snapshot.by_source.items()} == {SITE: 2, OTHER: 7}
     assert reader.latest(UID, []).available
 
 
@@ -114,7 +114,7 @@ def test_a_dropped_user_is_cut_off(settings: RedisSettings, reader: ProgressRead
         clock.now += 10
         assert not job.publish(report(2))
     assert reader.drop_user(UID, SITE, 1)
-    assert reader.latest(UID, [SITE]).by_site[SITE].step == 1
+    assert reader.latest(UID, [SITE]).by_source[SITE].step == 1
 
 
 def test_a_stream_does_not_grow_without_bound(settings: RedisSettings, reader: ProgressReader) -> None:
@@ -123,7 +123,7 @@ def test_a_stream_does_not_grow_without_bound(settings: RedisSettings, reader: P
             assert job.publish(report(step), last=True)
     with redis.Redis.from_url(settings.url, protocol=2) as client:
         assert client.xlen(contract.progress_stream(UID, SITE)) <= STREAM_LENGTH + 100
-    assert reader.latest(UID, [SITE]).by_site[SITE].step == STREAM_LENGTH + 299
+    assert reader.latest(UID, [SITE]).by_source[SITE].step == STREAM_LENGTH + 299
 
 
 def test_what_a_site_forges_hides_no_other_site(settings: RedisSettings, reader: ProgressReader) -> None:
@@ -137,7 +137,7 @@ def test_what_a_site_forges_hides_no_other_site(settings: RedisSettings, reader:
         assert job.publish(report(3))
     snapshot = reader.latest(UID, [*sites, SITE])
     assert snapshot.available
-    assert list(snapshot.by_site) == [SITE]
+    assert list(snapshot.by_source) == [SITE]
 
 
 def test_deleting_the_streams_of_a_round_leaves_other_rounds(settings: RedisSettings, reader: ProgressReader) -> None:
@@ -146,8 +146,8 @@ def test_deleting_the_streams_of_a_round_leaves_other_rounds(settings: RedisSett
         assert job.publish(report(1))
         assert other.publish(report(1))
     assert reader.delete_streams(UID)
-    assert reader.latest(UID, [SITE]).by_site == {}
-    assert list(reader.latest(UID + "0", [SITE]).by_site) == [SITE]
+    assert reader.latest(UID, [SITE]).by_source == {}
+    assert list(reader.latest(UID + "0", [SITE]).by_source) == [SITE]
 
 
 def test_without_redis_nothing_is_known_and_nothing_raises() -> None:

@@ -380,3 +380,8 @@ class FederationRoundStatus(ApiModel):
     """The Job that merges the updates."""
     global_model: ModelReference | None = None
     """The published result."""
+
+    def server_jobs(self) -> dict[str, JobStatus]:
+        """Return the Jobs of the server that the round has had, by role."""
+        jobs = {"init": self.initialization, "aggregate": self.aggregation}
+        return {role: job for role, job in jobs.items() if job is not None}

@@ -15,7 +15,7 @@ from rich.tree import Tree
 
 from umim.api.artifacts import ModelManifest
 from umim.api.base import Condition, Metrics
-from umim.api.round import JobStatus, SiteStatus
+from umim.api.round import JobStatus, Progress, SiteStatus
 from umim.cli.resources import Model, Round
 
 PHASE_STYLES = {
@@ -110,7 +110,9 @@ def round_detail(one: Round, now: datetime) -> Group:
         ("Deadline", Text(spec.deadline)),
         ("Started", Text(_moment(status.start_time, now))),
         ("Finished", Text(_moment(status.completion_time, now))),
+        ("Initialization", _job_state(status.initialization)),
         ("Start model", Text(_reference(status.parent))),
+        ("Server step", _job_state(status.aggregation)),
         ("Global model", Text(_reference(status.global_model))),
     )
     return Group(facts, Text(), conditions_table(status.conditions, now), sites_table(status.sites))
@@ -169,7 +171,9 @@ def progress_line(one: Round) -> str:
     sites = ", ".join(
         f"{site.name} {site.phase}" + (f" {site.progress.percent} %" if site.progress else "") for site in status.sites
     )
-    return f"{one.namespace}/{one.name} {status.phase}" + (f": {sites}" if sites else "")
+    server = {"Initializing": status.initialization, "Aggregating": status.aggregation}.get(status.phase)
+    done = f" {server.progress.percent} %" if server is not None and server.progress is not None else ""
+    return f"{one.namespace}/{one.name} {status.phase}{done}" + (f": {sites}" if sites else "")
 
 
 def models_table(models: Sequence[Model], now: datetime) -> Table:
@@ -210,6 +214,8 @@ def model_facts(model: Model) -> Table:
         ("Size", Text(size(spec.size_bytes))),
         ("Architecture", Text(f"{spec.architecture}, {spec.image_size} x {spec.image_size}")),
         ("Made by", Text(made_by)),
+        ("Parts", Text(f"sha256:{spec.parts_digest}" if spec.parts_digest else NONE)),
+        ("Heads", Text(", ".join(f"{head.task_name} ({len(head.classes)} classes)" for head in spec.heads) or NONE)),
         ("Metrics", Text(", ".join(f"{key} {value:.4f}" for key, value in sorted(spec.metrics.items())) or NONE)),
     )
 
@@ -261,12 +267,7 @@ def _add_site(grid: Table, site: SiteStatus) -> None:
     progress = site.progress
     done = 100 if site.phase == "Succeeded" else progress.percent if progress else 0
     if site.phase == "Running" and progress is not None:
-        remaining = short_duration(timedelta(seconds=progress.eta_seconds))
-        loss = "" if progress.loss is None else f"loss {progress.loss:.3f}  "
-        detail = (
-            f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}  {loss}"
-            f"{progress.images_per_second:.0f} images/s  {remaining} left"
-        )
+        detail = _speed(progress)
     elif site.phase == "Succeeded":
         before, after, _ = loss_change(site.metrics)
         detail = f"{site.samples} samples  loss {before} -> {after}"
@@ -276,8 +277,29 @@ def _add_site(grid: Table, site: SiteStatus) -> None:
 
 
 def _add_job(grid: Table, name: str, job: JobStatus) -> None:
-    bar = _bar(100 if job.phase == "Succeeded" else None if job.phase == "Running" else 0)
-    grid.add_row(Text(name), bar, Text(""), phase(job.phase), Text(job.message or "", style="dim"))
+    running, percent = job.phase == "Running", 0 if job.progress is None else job.progress.percent
+    unknown = running and job.progress is None
+    done = 100 if job.phase == "Succeeded" else percent
+    detail = _speed(job.progress) if running and job.progress is not None and not job.message else job.message or ""
+    shown = Text(f"{done:3d} %" if job.progress is not None else "")
+    grid.add_row(Text(name), _bar(None if unknown else done), shown, phase(job.phase), Text(detail, style="dim"))
+
+
+def _speed(progress: Progress) -> str:
+    """Return how far a training is, how fast, and for how long still."""
+    loss = "" if progress.loss is None else f"loss {progress.loss:.3f}  "
+    return (
+        f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}  {loss}"
+        f"{progress.images_per_second:.0f} images/s  {short_duration(timedelta(seconds=progress.eta_seconds))} left"
+    )
+
+
+def _job_state(job: JobStatus | None) -> Text:
+    """Return where a Job of the server stands, or a dash where there is none."""
+    if job is None:
+        return Text(NONE)
+    state = phase(job.phase).append(f", attempt {job.attempt}")
+    return state if job.progress is None else state.append(f", {job.progress.percent} %")
 
 
 def _bar(percent: int | None) -> ProgressBar:

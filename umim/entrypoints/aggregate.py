@@ -37,7 +37,7 @@ from umim.models.state import ModelState
 from umim.settings import StoreSettings, TelemetrySettings, job_config
 from umim.training.reporter import Clock, log_loading
 from umim.training.runtime import start_runtime, thread_count
-from umim.training.site import Surroundings, checkpoints_of, work_folder
+from umim.training.site import Surroundings, checkpoints_of, remove_work, work_folder
 
 SERVICE = "umim-aggregator"
 SOFTWARE = ("umim", "torch", "timm", "numpy", "safetensors")
@@ -62,6 +62,7 @@ def aggregate_once(store: ObjectStore, config: AggregateJobConfig, around: Surro
     """Aggregate and commit the result, unless an earlier attempt already has."""
     if read_job_result(store, config.round_uid, "aggregate") is not None:
         _log.info("the result of round %s is there already", config.round_uid)
+        remove_work(work_folder(config))
         return
     with kept_checkpoints(store, config, "aggregate", around) as keeping:
         result = aggregate(store, config, keeping)

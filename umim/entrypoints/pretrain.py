@@ -29,7 +29,7 @@ from umim.models.state import ModelState
 from umim.settings import StoreSettings, TelemetrySettings, job_config
 from umim.training.reporter import Clock, log_loading
 from umim.training.runtime import start_runtime, thread_count
-from umim.training.site import Surroundings, encoder_tensors, pretrain, work_folder
+from umim.training.site import Surroundings, encoder_tensors, pretrain, remove_work, work_folder
 
 SERVICE = "umim-pretrain"
 SOFTWARE = ("umim", "torch", "timm", "numpy", "safetensors")
@@ -59,6 +59,7 @@ def initialise_once(store: ObjectStore, config: InitJobConfig, around: Surroundi
     """Make and publish the start model, and commit the result, unless an earlier attempt already has."""
     if read_job_result(store, config.round_uid, "init") is not None:
         LOG.info("the start model of round %s is there already", config.round_uid)
+        remove_work(work_folder(config))
         return
     with kept_checkpoints(store, config, "init", around) as keeping:
         state, metrics = _make(config, keeping)
