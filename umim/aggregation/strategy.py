@@ -10,6 +10,7 @@ import torch
 from umim.aggregation.fedavg import FedAvg
 from umim.aggregation.names import check_aggregation
 from umim.aggregation.reader import TensorSource, WeightedUpdate
+from umim.aggregation.ties import Ties
 from umim.api.round import AggregationSpec
 
 
@@ -27,7 +28,7 @@ class Strategy(Protocol):
         ...
 
 
-FACTORIES: Mapping[str, Callable[..., Strategy]] = {"fedavg": FedAvg}
+FACTORIES: Mapping[str, Callable[..., Strategy]] = {"fedavg": FedAvg, "ties": Ties}
 """Makes each strategy of ``names.STRATEGIES`` from its options, given by name."""
 
 

@@ -64,7 +64,7 @@ class FeatureDistiller(Objective):
         self._shares_K = torch.tensor(list(shares_K), device=next(student.parameters()).device)
         self.projectors = nn.ModuleList(_identity(student.width) for _ in teachers) if options.projectors else None
 
-    def loss(self, images_BCHW: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:
+    def loss(self, images_BCHW: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         """See the class. ``targets`` are ignored."""
         inputs = normalise(_tinted(images_BCHW, self.options.tint, generator))
         student_BLD = _tokens(self.encoder(inputs))

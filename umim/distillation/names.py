@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from umim.api.options import Options, check_options
 from umim.api.round import DistillationSpec
-from umim.errors import ConfigError
 
-DISTILLERS: Mapping[str, frozenset[str]] = {"features": frozenset({"novelty", "projectors", "teachers", "tint"})}
-"""Names of the options of every strategy, see its module for what they do."""
+DISTILLERS: Mapping[str, Options] = {
+    "features": {"novelty": (0.0, 10.0), "projectors": (0.0, 1.0), "teachers": (1.0, 1000.0), "tint": (0.0, 1.0)}
+}
+"""Every strategy by name, with its options; see its module for what they do."""
 
 
 def check_distillation(spec: DistillationSpec) -> None:
     """Raise ConfigError naming the field, its value and what is allowed, unless the round can be distilled so."""
-    options = DISTILLERS.get(spec.strategy)
-    if options is None:
-        allowed = ", ".join(sorted(DISTILLERS))
-        raise ConfigError(f"spec.distillation.strategy: {spec.strategy!r} is unknown; allowed: {allowed}")
-    for option in sorted(spec.options):
-        if option not in options:
-            raise ConfigError(
-                f"spec.distillation.options.{option}: {spec.strategy} takes no such option; allowed: "
-                f"{', '.join(sorted(options))}"
-            )
+    check_options("spec.distillation", spec.strategy, spec.options, DISTILLERS)

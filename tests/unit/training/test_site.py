@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from umim.models.state.encoder import create_encoder
+from umim.models.encoder import create_encoder
 
 from tests.unit.training.parts import ARCHITECTURE, SIZE, around, dataset, init_config, parent, same, site_config
 from umim.api.hospital import PrivacySpec, Task
 from umim.api.round import Objective
 from umim.errors import ArtifactError, ConfigError, DataError, TrainingError
-from umim.models.state import ModelState
+from umim.models.state import ModelState, Tensors
 from umim.training.runtime import Runtime
 from umim.training.site import encoder_tensors, load_encoder, pretrain, train_at_site
 
@@ -45,7 +45,7 @@ def test_the_labels_are_learned(tmp_path: Path, runtime: Runtime) -> None:
 
 
 def test_the_same_inputs_give_the_same_update_and_another_seed_another_one(tmp_path: Path, runtime: Runtime) -> None:
-    def run(folder: str, seed: int) -> dict[str, torch.Tensor]:
+    def run(folder: str, seed: int) -> Tensors:
         config = site_config(tmp_path / folder, objective="supervised+mim", seed=seed, proximal_mu=0.1)
         return train_at_site(config, ModelState(parent()), dataset(), around(runtime)).state.encoder
 
