@@ -14,7 +14,9 @@ from umim.evaluation.metrics import dice, macro_auroc, metric_of
 from umim.evaluation.pack import one_hot
 from umim.evaluation.segmentation import segmentation_scores
 
-INVERSE_PENALTY = 0.01
+INVERSE_PENALTY = 0.3
+"""scikit-learn's C. One value for every model and number of labels: on validation parts it was within 0.006 of the
+best of 0.001 ... 10 at 10, 40 and all labels, and ahead of cross-validation inside few labels."""
 MAX_ITERATIONS = 1000
 
 
