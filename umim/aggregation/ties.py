@@ -40,7 +40,7 @@ class Ties:
             for change, share in zip(changes, shares, strict=True):
                 agrees = (change.sign() == sign) & (change != 0)
                 summed += torch.where(agrees, change * share, 0.0)
-                weight += torch.where(agrees, share, 0.0)
+                weight += agrees.to(torch.float64) * share
             yield name, before + summed / weight.clamp_min(torch.finfo(torch.float64).tiny)
 
     def _trimmed(self, change: torch.Tensor) -> torch.Tensor:
