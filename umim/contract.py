@@ -16,6 +16,8 @@ LABEL_ROUND_NAMESPACE = "umim.dev/round-namespace"
 LABEL_ROLE = "umim.dev/role"
 LABEL_SITE = "umim.dev/site"
 LABEL_ATTEMPT = "umim.dev/attempt"
+LABEL_FEDERATION = "umim.dev/federation"
+LABEL_STAGE = "umim.dev/stage"
 ANNOTATION_SITE = "umim.dev/site"
 MANAGED_BY = "umim-operator"
 

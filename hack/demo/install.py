@@ -74,7 +74,8 @@ class Installer:
             )
 
     def _await_definitions(self, helm_ended: Any) -> None:
-        names = [f"crd/{plural}.umim.dev" for plural in ("federationrounds", "globalmodels", "hospitals")]
+        kinds = ("federations", "federationrounds", "globalmodels", "hospitals")
+        names = [f"crd/{plural}.umim.dev" for plural in kinds]
         for _ in range(60):
             try:
                 self._target.kubectl("wait", "--for=condition=Established", "--timeout=5s", *names)

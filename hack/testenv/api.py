@@ -31,6 +31,7 @@ _PATHS = {
     "CustomResourceDefinition": ("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
     "Hospital": ("/apis/umim.dev/v1alpha1", "hospitals"),
     "FederationRound": ("/apis/umim.dev/v1alpha1", "federationrounds"),
+    "Federation": ("/apis/umim.dev/v1alpha1", "federations"),
     "GlobalModel": ("/apis/umim.dev/v1alpha1", "globalmodels"),
 }
 

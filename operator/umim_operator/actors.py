@@ -1,20 +1,20 @@
-"""One actor a round: runs reconcile whenever woken or due, never twice at once. No kopf in here."""
+"""One actor a round or campaign: runs reconcile whenever woken or due, never twice at once. No kopf in here."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from datetime import timedelta
 from typing import Protocol
 
 from umim.errors import UmimError
-from umim_operator.executor import Executor
 from umim_operator.kube import ConflictError, KubeError
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 30.0
 SHORTEST_PAUSE_SECONDS = 0.3
-"""Between two looks at a round: changes that come together are looked at together."""
+"""Between two looks at a resource: changes that come together are looked at together."""
 LONGEST_SLEEP_SECONDS = 300.0
 """The slow timer: a look now and then even if no change was reported."""
 
@@ -29,6 +29,18 @@ class Stopped(Protocol):
         ...
 
 
+class Reconciler(Protocol):
+    """What is done for one resource, see ``Executor`` and ``FederationExecutor``."""
+
+    def reconcile(self, namespace: str, name: str) -> timedelta | None:
+        """Look once and do what is next. Returns when to look again; None: when something changes."""
+        ...
+
+    def clean(self, namespace: str, name: str) -> bool:
+        """Remove what a deleted resource leaves. Returns whether nothing is left."""
+        ...
+
+
 class _Actor:
     def __init__(self) -> None:
         self.woken = asyncio.Event()
@@ -38,9 +50,9 @@ class _Actor:
 
 
 class Actors:
-    """All actors of the process. In memory only: after a restart every round gets an actor and a look."""
+    """All actors for resources of one kind. In memory only: after a restart every resource gets an actor and a look."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Reconciler) -> None:
         self._executor = executor
         self._actors: dict[str, _Actor] = {}
         self._generations: dict[str, int | None] = {}
@@ -49,7 +61,7 @@ class Actors:
         return len(self._actors)
 
     def wake(self, uid: str) -> None:
-        """Make the round's actor look again, if there is one."""
+        """Make the resource's actor look again, if there is one."""
         actor = self._actors.get(uid)
         if actor is not None:
             actor.woken.set()
@@ -66,7 +78,7 @@ class Actors:
             self.wake_all()
 
     async def keep(self, uid: str, namespace: str, name: str, stopped: Stopped) -> None:
-        """Reconcile the round until it is deleted or the operator stops."""
+        """Reconcile the resource until it is deleted or the operator stops."""
         actor = self._actors.setdefault(uid, _Actor())
         while not stopped and not actor.closed:
             actor.woken.clear()
@@ -79,7 +91,7 @@ class Actors:
                 continue
 
     async def clean(self, uid: str, namespace: str, name: str) -> bool:
-        """Clean up after a deleted round; its actor never acts again. Returns whether nothing is left."""
+        """Clean up after a deleted resource; its actor never acts again. Returns whether nothing is left."""
         actor = self._actors.setdefault(uid, _Actor())
         async with actor.lock:
             actor.closed = True

@@ -15,9 +15,9 @@ ConditionType = Literal[
 
 
 class Reason(StrEnum):
-    """Every reason that a condition, the round or a site can carry, but for those of ``RefusalReason``."""
+    """Every reason that a condition, a campaign, a round or a site can carry, but for those of ``RefusalReason``."""
 
-    # the round
+    # the round and the campaign
     ACCEPTED = "Accepted"
     INVALID_SPEC = "InvalidSpec"
     UNKNOWN_STRATEGY = "UnknownStrategy"
@@ -41,6 +41,13 @@ class Reason(StrEnum):
     PUBLISHED = "Published"
     NOT_FINISHED = "NotFinished"
     NOT_FAILED = "NotFailed"
+    # the campaign
+    STAGE_RUNNING = "StageRunning"
+    ALL_STAGES_COMPLETE = "AllStagesComplete"
+    STOPPED_EARLY = "StoppedEarly"
+    ROUND_FAILED = "RoundFailed"
+    ROUND_REFUSED = "RoundRefused"
+    ROUND_NAME_TAKEN = "RoundNameTaken"
     # one site
     LAUNCHED = "Launched"
     LAUNCH_REFUSED = "LaunchRefused"

@@ -1,9 +1,14 @@
-"""Kubernetes Events: what changed between two statuses of a round. Pure."""
+"""Kubernetes Events: what changed between two statuses. Pure."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Literal
 
+from umim import contract
+from umim.api.base import API_VERSION, Condition
+from umim.api.federation import StageStatus
 from umim.api.round import FederationRoundStatus
 from umim_operator.conditions import find
 from umim_operator.state import Event
@@ -22,13 +27,14 @@ _WARNING_PHASES = frozenset({"Refused", "Backoff", "Failed", "Excluded", "Late"}
 
 def between(old: FederationRoundStatus, new: FederationRoundStatus) -> tuple[Event, ...]:
     """Return one event for each condition that changed and each site that reached another phase."""
-    return (*_condition_events(old, new), *_site_events(old, new))
+    return (*of_conditions(old.conditions, new.conditions), *_site_events(old, new))
 
 
-def _condition_events(old: FederationRoundStatus, new: FederationRoundStatus) -> list[Event]:
+def of_conditions(old: Sequence[Condition], new: Iterable[Condition]) -> list[Event]:
+    """Return one event for each condition that changed and is worth one."""
     found = []
-    for condition in new.conditions:
-        before = find(old.conditions, condition.type)
+    for condition in new:
+        before = find(old, condition.type)
         if before is not None and (before.status, before.reason) == (condition.status, condition.reason):
             continue
         if (condition.type, condition.status) in _SPOKEN:
@@ -47,6 +53,34 @@ def _site_events(old: FederationRoundStatus, new: FederationRoundStatus) -> list
         text = f"Site {site.name} is {site.phase} (attempt {site.attempt}).{detail}"
         found.append(_event(site.phase in _WARNING_PHASES, site.reason or site.phase, text))
     return found
+
+
+def of_stages(old: Iterable[StageStatus], new: Iterable[StageStatus]) -> list[Event]:
+    """Return one event for each stage of a campaign that reached another phase."""
+    before = {stage.name: stage.phase for stage in old}
+    return [
+        _event(stage.phase == "Failed", f"Stage{stage.phase}", f"Stage {stage.name} is {stage.phase}.")
+        for stage in new
+        if stage.phase != before.get(stage.name, "Pending")
+    ]
+
+
+def manifest(event: Event, kind: str, subject: dict[str, str], now: datetime) -> dict[str, Any]:
+    """Return the Event to create. subject: namespace, name and uid of the resource that it is about."""
+    time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{subject['name']}.", "namespace": subject["namespace"]},
+        "involvedObject": {"apiVersion": API_VERSION, "kind": kind, **subject},
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message,
+        "source": {"component": contract.FIELD_MANAGER},
+        "firstTimestamp": time,
+        "lastTimestamp": time,
+        "count": 1,
+    }
 
 
 def _event(warning: bool, reason: str, message: str) -> Event:

@@ -21,7 +21,7 @@ from umim.telemetry import Telemetry, round_context, round_trace_id, traceparent
 from umim_operator import attempts, builders, events, launches, ledger, observe
 from umim_operator.config import JobDefaults
 from umim_operator.credentials import Mint
-from umim_operator.kube import ConflictError, ForbiddenError, Kube, KubeError, MissingError
+from umim_operator.kube import REFUSALS, ConflictError, ForbiddenError, Kube, KubeError, MissingError
 from umim_operator.planner import SETTLED, plan
 from umim_operator.state import (
     DamagedManifest,
@@ -39,9 +39,6 @@ from umim_operator.state import (
 
 Object = dict[str, Any]
 _log = logging.getLogger(__name__)
-
-REFUSALS = frozenset({403, 404, 422})
-"""HTTP statuses with which the API server refuses to create a Job for a reason that people must mend."""
 
 
 class Executor:
@@ -316,22 +313,8 @@ class Executor:
     def _emit(self, view: RoundView, event: Event) -> None:
         level = logging.WARNING if event.type == "Warning" else logging.INFO
         _log.log(level, "%s/%s: %s: %s", view.namespace, view.name, event.reason, event.message)
-        now = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
-        subject = {"apiVersion": "umim.dev/v1alpha1", "kind": "FederationRound", "uid": view.uid}
-        body = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{view.name}.", "namespace": view.namespace},
-            "involvedObject": {**subject, "namespace": view.namespace, "name": view.name},
-            "type": event.type,
-            "reason": event.reason,
-            "message": event.message,
-            "source": {"component": contract.FIELD_MANAGER},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        self._kube.create(body, "Event")
+        subject = {"namespace": view.namespace, "name": view.name, "uid": view.uid}
+        self._kube.create(events.manifest(event, "FederationRound", subject, self._clock()), "Event")
 
 
 def _is_active(job: JobView | None, site: SiteStatus) -> bool:

@@ -19,6 +19,9 @@ MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 JSON = "application/json"
 
+REFUSALS = frozenset({403, 404, 422})
+"""HTTP statuses with which the API server refuses to create an object for a reason that people must mend."""
+
 _PATHS = {
     "Job": ("/apis/batch/v1", "jobs"),
     "Secret": ("/api/v1", "secrets"),
@@ -26,6 +29,7 @@ _PATHS = {
     "Event": ("/api/v1", "events"),
     "Hospital": ("/apis/umim.dev/v1alpha1", "hospitals"),
     "FederationRound": ("/apis/umim.dev/v1alpha1", "federationrounds"),
+    "Federation": ("/apis/umim.dev/v1alpha1", "federations"),
     "GlobalModel": ("/apis/umim.dev/v1alpha1", "globalmodels"),
 }
 
@@ -104,6 +108,11 @@ class Kube:
     def create(self, body: Object, kind: str) -> Object:
         """Create an object. Raises ConflictError when one of that name exists."""
         return self._request("POST", _path(kind, body["metadata"]["namespace"]), [], body)
+
+    def merge(self, kind: str, namespace: str, name: str, change: Object) -> None:
+        """Change fields of an object by a merge patch. Raises MissingError."""
+        query = [("fieldManager", FIELD_MANAGER)]
+        self._request("PATCH", _path(kind, namespace, name), query, change, MERGE_PATCH)
 
     def replace_status(self, kind: str, seen: Object, status: Object) -> Object:
         """Write the whole status, unless the object changed since it was seen. Raises ConflictError."""

@@ -15,6 +15,7 @@ from umim.telemetry import Telemetry, setup_logging, start
 from umim_operator.config import OperatorConfig
 from umim_operator.credentials import Mint
 from umim_operator.executor import Executor
+from umim_operator.federations.executor import FederationExecutor
 from umim_operator.kube import Kube, load_client
 
 SERVICE = "umim-operator"
@@ -30,16 +31,22 @@ def start_telemetry(env: Mapping[str, str], stream: TextIO) -> Telemetry:
     return start(TelemetrySettings.from_env(env), SERVICE, umim.__version__)
 
 
-def build_executor(env: Mapping[str, str], telemetry: Telemetry) -> Executor:
-    """Return the executor. Raises ConfigError naming the variable that is wrong."""
+def build_executors(env: Mapping[str, str], telemetry: Telemetry) -> tuple[Executor, FederationExecutor]:
+    """Return the executors of rounds and of campaigns. Raises ConfigError naming the variable that is wrong."""
     config = OperatorConfig.from_env(env)
     progress = ProgressReader(config.redis) if config.redis is not None else None
-    return Executor(
-        kube=Kube(load_client()),
+    kube = Kube(load_client())
+    rounds = Executor(
+        kube=kube,
         store=MinioStore.from_settings(config.store, RetryPolicy(attempts=3), telemetry.metrics.count_store_bytes),
         mint=Mint(config.store, progress),
         progress=progress,
         telemetry=telemetry,
         defaults=config.jobs,
-        clock=lambda: datetime.now(UTC),
+        clock=_now,
     )
+    return rounds, FederationExecutor(kube, _now)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

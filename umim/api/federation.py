@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from umim.api.base import (
     ApiModel,
@@ -160,17 +160,6 @@ class FederationSpec(ApiModel):
             "reason": "FieldValueInvalid",
         },
     )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        """Check what matters without an API server, which knows it as rules and as a list with the key name."""
-        names = [stage.name for stage in self.stages]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"stages: the name {twice[0]} is given twice")
-        if (self.model.parent.init == "mim") != (self.pretraining is not None):
-            raise ValueError("pretraining must be set if and only if model.parent.init is mim")
-        return self
 
 
 class StageRound(ApiModel):

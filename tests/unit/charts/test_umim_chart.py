@@ -208,7 +208,8 @@ def test_an_empty_storage_class_is_kept_apart_from_the_default(helm: Helm) -> No
 
 def test_definitions_are_the_generated_ones_and_are_kept(helm: Helm) -> None:
     rendered = kube.of_kind(helm.template("umim"), "CustomResourceDefinition")
-    assert set(rendered) == {"federationrounds.umim.dev", "globalmodels.umim.dev", "hospitals.umim.dev"}
+    kinds = ("federationrounds", "federations", "globalmodels", "hospitals")
+    assert set(rendered) == {f"{kind}.umim.dev" for kind in kinds}
     for name, crd in rendered.items():
         source = yaml.safe_load((render.ROOT / f"manifests/crds/{name}.yaml").read_text())
         assert crd["spec"] == source["spec"]
@@ -218,7 +219,9 @@ def test_definitions_are_the_generated_ones_and_are_kept(helm: Helm) -> None:
 def test_cluster_wide_the_operator_writes_nothing_but_its_resources_and_events(helm: Helm) -> None:
     roles = kube.of_kind(helm.template("umim", *EVERYTHING), "ClusterRole")
     assert kube.rights(roles["umim-operator"]) == kube.expand(
-        "umim.dev/federationrounds: get list watch patch delete",
+        "umim.dev/federations: get list watch patch",
+        "umim.dev/federations/status: get patch",
+        "umim.dev/federationrounds: get list watch create patch delete",
         "umim.dev/federationrounds/status: get patch",
         "umim.dev/hospitals: get list watch",
         "umim.dev/hospitals/status: get patch",
@@ -262,14 +265,16 @@ def test_every_binding_is_for_the_operator_and_its_own_role(helm: Helm) -> None:
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "umim-operator", "namespace": "umim-system"}]
 
 
-def test_namespace_editors_write_rounds_and_consent_but_no_status(helm: Helm) -> None:
+def test_namespace_editors_write_campaigns_rounds_and_consent_but_no_status(helm: Helm) -> None:
     roles = kube.of_kind(helm.template("umim"), "ClusterRole")
     assert kube.rights(roles["umim-view"]) == kube.expand(
+        "umim.dev/federations: get list watch",
         "umim.dev/federationrounds: get list watch",
         "umim.dev/hospitals: get list watch",
         "umim.dev/globalmodels: get list watch",
     )
     assert kube.rights(roles["umim-edit"]) == kube.expand(
+        "umim.dev/federations: create update patch delete",
         "umim.dev/federationrounds: create update patch delete",
         "umim.dev/hospitals: create update patch delete",
         "umim.dev/globalmodels: delete",

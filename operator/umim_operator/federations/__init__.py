@@ -1,0 +1,1 @@
+"""The stage-wise campaign: from a Federation to its FederationRounds."""
