@@ -1,1 +1,1 @@
-"""Federations in one process, without a cluster: the same training, aggregation and distillation code."""
+"""Rounds and campaigns in one process, without a cluster, by the very functions that the Jobs run."""
