@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
 from umim.errors import PERMANENT_EXIT_CODES
+from umim.rounds.sites import cut
 from umim_operator.conditions import Reason
 from umim_operator.state import JobView, RetryPolicy
 
@@ -127,8 +128,3 @@ def _failed(current: S, reason: Reason, message: str, policy: RetryPolicy, now: 
 def _ended(current: S, reason: Reason, message: str) -> S:
     update = {"phase": "Failed", "reason": str(reason), "message": cut(message), "retry_time": None}
     return current.model_copy(update=update)
-
-
-def cut(message: str, limit: int = 1024) -> str:
-    """Return the message within the length that the CRD allows."""
-    return message if len(message) <= limit else message[: limit - 1] + "…"

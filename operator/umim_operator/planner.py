@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from umim import contract
-from umim.api.artifacts import JobResult
 from umim.api.base import ModelReference, parse_duration
 from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
 from umim.rounds.configs import aggregate_config, init_config
 from umim.rounds.consent import Refusal
 from umim.rounds.publication import base_publication, publication, reference
+from umim.rounds.sites import cut, judged, with_update
 from umim_operator import attempts, display
 from umim_operator.acceptance import references, rejection
 from umim_operator.conditions import Reason, find, is_true
@@ -211,7 +211,7 @@ def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
             update={
                 "phase": "Refused",
                 "reason": str(refused.reason),
-                "message": attempts.cut(refused.message),
+                "message": cut(refused.message),
                 "retry_time": None,
             }
         )
@@ -257,19 +257,8 @@ def _committed(draft: Draft, site: SiteStatus, late: bool = False) -> SiteStatus
     if isinstance(update, DamagedManifest):
         return attempts.damaged(site, update.message, draft.policy, draft.now)
     draft.ledger.append(entry(draft.view, site, update, draft.now))
-    return site.model_copy(
-        update={
-            "phase": "Succeeded",
-            "reason": str(Reason.UPDATE_COMMITTED),
-            "message": None,
-            "retry_time": None,
-            "update_digest": update.file.digest,
-            "head_digest": None if update.head is None else update.head.file.digest,
-            "samples": update.samples,
-            "metrics": update.metrics or None,
-            "progress": draft.observed.progress.get(site.name, site.progress),
-        }
-    )
+    progress = draft.observed.progress.get(site.name, site.progress)
+    return with_update(site, update).model_copy(update={"reason": str(Reason.UPDATE_COMMITTED), "progress": progress})
 
 
 def _judge_quorum(draft: Draft, late: bool) -> bool:
@@ -309,7 +298,7 @@ def _aggregate(draft: Draft) -> None:
     result = draft.observed.results.get("aggregate")
     if result is not None and (result.model_digest is None or result.model_digest in draft.observed.models):
         draft.set(aggregation=_succeeded(draft, current, "aggregate"))
-        draft.set(sites=[_judged(site, result) for site in draft.status.sites])
+        draft.set(sites=[judged(site, result) for site in draft.status.sites])
         if result.model_digest is None:
             draft.condition("QuorumReached", False, Reason.QUORUM_NOT_REACHED, result.message)
             draft.fail(Reason.QUORUM_NOT_REACHED, result.message)
@@ -324,16 +313,3 @@ def _aggregate(draft: Draft) -> None:
     draft.set(aggregation=current)
     if current.phase == "Failed":
         draft.fail(Reason.AGGREGATION_FAILED, f"The updates could not be merged: {current.message}")
-
-
-def _judged(site: SiteStatus, result: JobResult) -> SiteStatus:
-    """Note what the aggregator left out of this site's update: all of it, or its head alone."""
-    for exclusion in result.exclusions:
-        if exclusion.site == site.name:
-            update = {"phase": "Excluded", "reason": exclusion.reason, "message": attempts.cut(exclusion.message)}
-            return site.model_copy(update=update)
-    for head in result.head_exclusions:
-        if head.site == site.name:
-            text = f"The head of task {head.task_name} was left out: {head.message}"
-            return site.model_copy(update={"message": attempts.cut(text)})
-    return site

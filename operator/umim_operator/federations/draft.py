@@ -7,8 +7,8 @@ from typing import Any
 
 from umim.api.federation import FederationSpec, StagePhase, StageRound, StageStatus
 from umim.rounds.campaign import CampaignRound
+from umim.rounds.sites import cut
 from umim_operator import events
-from umim_operator.attempts import cut
 from umim_operator.conditions import ConditionType, Reason, set_condition
 from umim_operator.draft import LONGEST_CONDITION_MESSAGE
 from umim_operator.federations.state import FederationObserved, FederationPlan, FederationView, RoundCreation
