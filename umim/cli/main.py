@@ -8,7 +8,9 @@ import typer
 from typer.core import TyperGroup
 
 from umim.cli import models, rounds
+from umim.cli.evaluate import evaluate
 from umim.cli.output import show_error
+from umim.cli.simulate import simulate
 from umim.errors import UmimError
 
 
@@ -32,3 +34,5 @@ app = typer.Typer(
 )
 app.add_typer(rounds.app, name="rounds")
 app.add_typer(models.app, name="models")
+app.command()(evaluate)
+app.command()(simulate)

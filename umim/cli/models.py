@@ -60,13 +60,8 @@ def pull(
     name: Name,
     folder: Annotated[Path | None, typer.Option("--dir", "-d", help="Folder to write to. Default: ./NAME.")] = None,
     namespace: options.Namespace = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(help="URL of the object store. Default: UMIM_S3_ENDPOINT, or the operator's."),
-    ] = None,
-    operator_namespace: Annotated[
-        str, typer.Option(help="Namespace of the operator, to find the store when UMIM_S3_* are not set.")
-    ] = "umim-system",
+    endpoint: options.Endpoint = None,
+    operator_namespace: options.OperatorNamespace = "umim-system",
     output: options.Output = Format.table,
     context: options.Context = None,
 ) -> None:

@@ -14,3 +14,9 @@ Namespace = Annotated[
 AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the output.")]
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig. Default: its current one.")]
+Endpoint = Annotated[
+    str | None, typer.Option(help="URL of the object store. Default: UMIM_S3_ENDPOINT, or the operator's.")
+]
+OperatorNamespace = Annotated[
+    str, typer.Option(help="Namespace of the operator, to find the store when UMIM_S3_* are not set.")
+]

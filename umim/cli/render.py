@@ -78,7 +78,7 @@ def loss_change(metrics: Metrics | None) -> tuple[str, str, str]:
 
 def rounds_table(rounds: Sequence[Round], now: datetime) -> Table:
     """Return one row a round, with the columns of ``kubectl get fround``."""
-    table = _table("NAMESPACE", "NAME", "PHASE", "SITES", "PROGRESS", "MODEL", "AGE")
+    table = list_table("NAMESPACE", "NAME", "PHASE", "SITES", "PROGRESS", "MODEL", "AGE")
     for one in rounds:
         status = one.status
         table.add_row(
@@ -120,7 +120,7 @@ def round_detail(one: Round, now: datetime) -> Group:
 
 def conditions_table(conditions: Sequence[Condition], now: datetime) -> Table:
     """Return one row a condition."""
-    table = _table("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE")
+    table = list_table("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE")
     for one in conditions:
         since = age(one.last_transition_time, now)
         table.add_row(Text(one.type), Text(one.status), Text(one.reason), Text(since), Text(one.message))
@@ -129,7 +129,7 @@ def conditions_table(conditions: Sequence[Condition], now: datetime) -> Table:
 
 def sites_table(sites: Sequence[SiteStatus]) -> Table:
     """Return one row a site: phase, samples, loss on its own validation part before and after, message."""
-    table = _table("SITE", "PHASE", "ATTEMPT", "SAMPLES", "LOSS", "CHANGE")
+    table = list_table("SITE", "PHASE", "ATTEMPT", "SAMPLES", "LOSS", "CHANGE")
     for column in table.columns[3:]:
         column.justify = "right"
     messages = any(site.message for site in sites)
@@ -178,7 +178,7 @@ def progress_line(one: Round) -> str:
 
 def models_table(models: Sequence[Model], now: datetime) -> Table:
     """Return one row a model."""
-    table = _table("NAMESPACE", "NAME", "DIGEST", "ARCHITECTURE", "STRATEGY", "SITES", "SIZE", "AGE")
+    table = list_table("NAMESPACE", "NAME", "DIGEST", "ARCHITECTURE", "STRATEGY", "SITES", "SIZE", "AGE")
     for one in models:
         spec = one.spec
         table.add_row(
@@ -246,7 +246,8 @@ def phase(name: str, reason: str | None = None) -> Text:
     return text.append(f" ({reason})", style="dim") if reason and reason != name else text
 
 
-def _table(*columns: str) -> Table:
+def list_table(*columns: str) -> Table:
+    """Return an empty list with a heading a column, in the form of all lists."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -158,7 +158,7 @@ def load_module(module: nn.Module, tensors: Tensors, what: str) -> None:
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
             found = tuple(tensors[name].shape) if name in tensors else "missing"
             wanted = tuple(own[name].shape) if name in own else "no such tensor"
-            raise ArtifactError(f"parent model: {what}: tensor {name} is {found}, wanted is {wanted}")
+            raise ArtifactError(f"the model does not fit: {what}: tensor {name} is {found}, wanted is {wanted}")
     module.load_state_dict(dict(tensors))
 
 
