@@ -28,7 +28,8 @@ def manifest(name: str) -> dict[str, Any]:
     hospitals = [{"namespace": site.namespace, "name": site.hospital} for site in SITES if site.hospital]
     spec = {
         "model": {"architecture": "vit_tiny_patch16_224", "imageSize": 64, "parent": {"init": "mim"}},
-        "pretraining": {"dataset": pool, "epochs": 10, "batchSize": 32, "learningRate": 1e-3, "resources": RESOURCES},
+        "serverDataset": pool,
+        "pretraining": {"epochs": 10, "batchSize": 32, "learningRate": 1e-3, "resources": RESOURCES},
         "participants": {"hospitals": hospitals, "quorum": 2},
         "training": {"objective": "supervised+mim", "epochs": 6, "batchSize": 8, "learningRate": 1e-3},
         "resources": RESOURCES,

@@ -76,7 +76,7 @@ class Mint:
             sts_endpoint=self._store.endpoint,
             access_key=self._store.credentials.access_key,
             secret_key=self._store.credentials.secret_key.get_secret_value(),
-            policy=json.dumps(expiring(policy(self._store.bucket, config), end)),
+            policy=json.dumps(expiring(policy(self._store.bucket, config), end), separators=(",", ":")),
             duration_seconds=int(min(lifetime, LONGEST).total_seconds()),
             region=self._store.region,
             http_client=http_pool(),

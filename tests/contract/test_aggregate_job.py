@@ -19,9 +19,10 @@ from umim.artifacts.manifests import manifest_bytes, read_job_result, read_updat
 from umim.artifacts.minio import MinioStore, RetryPolicy
 from umim.artifacts.models import fetch_model, publish_model, publish_update
 from umim.artifacts.tensors import read_safetensors, write_safetensors
-from umim.entrypoints.aggregate import main, utc_now
+from umim.entrypoints.aggregate import main
 from umim.errors import AccessDeniedError
 from umim.settings import StoreSettings
+from umim.training.reporter import Clock
 from umim_operator.credentials import Mint
 
 SITES = {"hospital-a.x": 1, "hospital-b.x": 3}
@@ -45,7 +46,7 @@ def parent(minio_server: MinioServer, tmp_path: Path, uid: str) -> ModelReferenc
         round_uid=uid,
         seed=0,
         software={},
-        created=utc_now(),
+        created=datetime.now(UTC),
     )
     return ModelReference(name="base", digest=digest)
 
@@ -70,7 +71,7 @@ def site_config(uid: str, site: str, parent: ModelReference) -> SiteJobConfig:
 
 def environment(server: MinioServer, config: JobConfig, end: datetime | None = None) -> dict[str, str]:
     """Return what the operator puts into the Job's Pod."""
-    minted = Mint(server.settings, None).issue(config, end or utc_now() + LIFETIME, LIFETIME)
+    minted = Mint(server.settings, None).issue(config, end or datetime.now(UTC) + LIFETIME, LIFETIME)
     return {
         contract.ENV_CONFIG: manifest_bytes(config).decode(),
         contract.ENV_S3_ENDPOINT: server.settings.endpoint,
@@ -95,7 +96,7 @@ def commit(server: MinioServer, uid: str, site: str, parent: ModelReference, pat
         metrics={"loss_after": float(SITES[site])},
         seed=0,
         software={},
-        created=utc_now(),
+        created=datetime.now(UTC),
     )
     assert read_update_manifest(store, uid, site, 1) == manifest
     return UpdateReference(site=site, attempt=1, digest=manifest.file.digest)
@@ -110,10 +111,16 @@ def test_updates_of_sites_become_a_model_and_a_result(
         written = write_safetensors(tensors, tmp_path / "update")
         updates.append(commit(minio_server, uid, site, parent, written.path))
     config = AggregateJobConfig(
-        **dict(base(uid)), parent=parent, aggregation=AggregationSpec(), updates=updates, quorum=2, seed=0
+        **dict(base(uid)),
+        parent=parent,
+        aggregation=AggregationSpec(),
+        updates=updates,
+        quorum=2,
+        seed=0,
+        work_path=str(tmp_path / "work"),
     )
     env = environment(minio_server, config)
-    main(env, utc_now, tmp_path / "work")
+    main(env, Clock())
     operator = minio_server.store()
     result = read_job_result(operator, uid, "aggregate")
     assert result is not None
@@ -126,7 +133,7 @@ def test_updates_of_sites_become_a_model_and_a_result(
     assert merged["w"].tolist() == [3.0, 3.0, 3.0]
     assert merged["n"].item() == 1
     before = operator.stat(contract.result_key(uid, "aggregate"))
-    main(env, utc_now, tmp_path / "work")
+    main(env, Clock())
     assert operator.stat(contract.result_key(uid, "aggregate")) == before
 
 

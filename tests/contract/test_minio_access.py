@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,20 @@ from pydantic import SecretStr
 
 from tests.contract.servers import ADMIN, BUCKET, OPERATOR, MinioServer
 from umim import contract
+from umim.api.base import ModelReference
 from umim.artifacts import policies
 from umim.artifacts.minio import MinioStore
 from umim.artifacts.store import ObjectStore
 from umim.errors import AccessDeniedError
 from umim.settings import S3Credentials
+from umim_operator import credentials
 
 SITE = "hospital-a.radiology"
 OTHER = "hospital-b.ultrasound"
 PARENT = "a" * 64
 STRANGER = "b" * 64
+PARTS = "c" * 64
+MODEL = ModelReference(name="base", digest=PARENT, parts_digest=PARTS)
 
 
 @pytest.fixture
@@ -75,10 +80,12 @@ def assert_denied(store: ObjectStore, key: str, *actions: str) -> None:
 def test_a_site_reads_its_parent_and_works_in_its_own_prefix(
     minio_server: MinioServer, uid: str, tmp_path: Path
 ) -> None:
-    fill(minio_server, contract.model_key(PARENT), contract.model_manifest_key(PARENT))
-    site = mint(minio_server, policies.site_policy(BUCKET, uid, SITE, 1, PARENT))
+    parts = contract.parts_key(PARENT, PARTS)
+    fill(minio_server, contract.model_key(PARENT), contract.model_manifest_key(PARENT), parts)
+    site = mint(minio_server, policies.site_policy(BUCKET, uid, SITE, 1, MODEL))
     assert site.get(contract.model_key(PARENT)) == b"content"
     assert site.get(contract.model_manifest_key(PARENT)) == b"content"
+    assert site.get(parts) == b"content"
     manifest = contract.update_manifest_key(uid, SITE, 1)
     assert site.stat(manifest) is None
     (tmp_path / "large").write_bytes(bytes(40 << 20))
@@ -91,12 +98,15 @@ def test_a_site_reads_its_parent_and_works_in_its_own_prefix(
 def test_a_site_reaches_nothing_else(minio_server: MinioServer, uid: str) -> None:
     other_site, other_attempt = contract.update_key(uid, OTHER, 1), contract.update_key(uid, SITE, 2)
     other_round, other_model = contract.update_key(uid + "0", SITE, 1), contract.model_key(STRANGER)
-    result = contract.result_key(uid, "aggregate")
-    fill(minio_server, other_site, other_attempt, other_round, other_model, result, contract.model_key(PARENT))
-    site = mint(minio_server, policies.site_policy(BUCKET, uid, SITE, 1, PARENT))
-    for key in (other_site, other_attempt, other_round, other_model, result):
+    result, checkpoint = contract.result_key(uid, "aggregate"), contract.checkpoint_prefix(uid, "init") + "epoch-1"
+    other_parts = contract.parts_key(PARENT, STRANGER)
+    foreign = (other_site, other_attempt, other_round, other_model, other_parts, result, checkpoint)
+    fill(minio_server, *foreign, contract.model_key(PARENT), contract.parts_key(PARENT, PARTS))
+    site = mint(minio_server, policies.site_policy(BUCKET, uid, SITE, 1, MODEL))
+    for key in foreign:
         assert_denied(site, key, *ACTIONS)
-    assert_denied(site, contract.model_key(PARENT), "put", "put if absent", "delete")
+    for key in (contract.model_key(PARENT), contract.parts_key(PARENT, PARTS)):
+        assert_denied(site, key, "put", "put if absent", "delete")
     own = contract.update_key(uid, SITE, 1)
     site.put(own, b"mine")
     assert_denied(site, own, "delete")
@@ -118,10 +128,27 @@ def test_the_init_job_publishes_and_reports(minio_server: MinioServer, uid: str)
     assert_denied(init, contract.round_prefix(uid), "list")
 
 
+@pytest.mark.parametrize("role", ["init", "aggregate"])
+def test_a_server_job_keeps_and_removes_its_own_checkpoints(
+    minio_server: MinioServer, uid: str, role: contract.Role
+) -> None:
+    policy = policies.init_policy(BUCKET, uid) if role == "init" else policies.aggregate_policy(BUCKET, uid, MODEL)
+    job = mint(minio_server, credentials.expiring(policy, datetime.now(UTC) + timedelta(minutes=5)))
+    prefix = contract.checkpoint_prefix(uid, role)
+    other = contract.checkpoint_prefix(uid, "aggregate" if role == "init" else "init")
+    fill(minio_server, other + "epoch-0001.json", contract.checkpoint_prefix(uid + "0", role) + "epoch-0001.json")
+    job.put(prefix + "epoch-0001.json", b"{}")
+    assert [info.key for info in job.list(prefix)] == [prefix + "epoch-0001.json"]
+    assert job.get(prefix + "epoch-0001.json") == b"{}"
+    assert job.delete_prefix(prefix) == 1
+    assert_denied(job, other + "epoch-0001.json", "put", "delete", "list")
+    assert_denied(job, contract.checkpoint_prefix(uid + "0", role) + "epoch-0001.json", *ACTIONS)
+
+
 def test_the_aggregator_reads_its_round_and_its_parent_only(minio_server: MinioServer, uid: str) -> None:
     update, other_round = contract.update_key(uid, SITE, 1), contract.update_key(uid + "0", SITE, 1)
     fill(minio_server, update, other_round, contract.model_key(PARENT), contract.model_key(STRANGER))
-    job = mint(minio_server, policies.aggregate_policy(BUCKET, uid, PARENT))
+    job = mint(minio_server, policies.aggregate_policy(BUCKET, uid, MODEL))
     assert job.get(update) == b"content"
     assert job.get(contract.model_key(PARENT)) == b"content"
     assert job.stat(contract.result_key(uid, "aggregate")) is None

@@ -14,7 +14,8 @@ from tests.integration.conftest import changed, good_hospital, good_model, good_
 
 ROUND, HOSPITAL = good_round(), good_hospital()
 SOME = [{"namespace": "a", "name": "x"}]
-POOL = {"dataset": {"claimName": "pool", "format": "imagefolder"}}
+POOL = {"claimName": "pool", "format": "imagefolder"}
+SERVED = changed(ROUND, "spec.serverDataset", POOL)
 MIM = changed(ROUND, "spec.model.parent", {"init": "mim"})
 
 ALLOWED = {
@@ -23,7 +24,14 @@ ALLOWED = {
         ROUND, "spec.participants", {"selector": {"matchLabels": {"organ": "brain"}}, "quorum": 5}
     ),
     "a random start": changed(ROUND, "spec.model.parent", {"init": "random"}),
-    "a mim start with pretraining": changed(MIM, "spec.pretraining", POOL),
+    "a mim start with pretraining": changed(
+        changed(MIM, "spec.serverDataset", POOL), "spec.pretraining", {"epochs": 1}
+    ),
+    "distillation with images of the server": changed(SERVED, "spec.distillation", {"epochs": 1}),
+    "one scale without images": changed(ROUND, "spec.aggregation", {"scales": [0.5]}),
+    "several scales with images of the server": changed(SERVED, "spec.aggregation", {"scales": [0.5, 1.0, 1.5]}),
+    "a named task": changed(HOSPITAL, "spec.data.taskName", "chest-pneumonia"),
+    "heads that may leave": changed(HOSPITAL, "spec.privacy", {"allowedArtifacts": ["update", "metrics", "head"]}),
     "the shortest deadline": changed(ROUND, "spec.deadline", "10s"),
     "a duration of several units": changed(ROUND, "spec.deadline", "1h30m5s"),
     "no retries": changed(ROUND, "spec.retries", 0),
@@ -49,9 +57,25 @@ REFUSED = {
     ),
     "a mim start without pretraining": (MIM, "pretraining must be set if and only if"),
     "pretraining without a mim start": (
-        changed(ROUND, "spec.pretraining", POOL),
+        changed(SERVED, "spec.pretraining", {"epochs": 1}),
         "pretraining must be set if and only if",
     ),
+    "pretraining without images of the server": (
+        changed(MIM, "spec.pretraining", {"epochs": 1}),
+        "pretraining needs serverDataset",
+    ),
+    "distillation without images of the server": (
+        changed(ROUND, "spec.distillation", {"epochs": 1}),
+        "distillation needs serverDataset",
+    ),
+    "several scales without images of the server": (
+        changed(ROUND, "spec.aggregation", {"scales": [0.5, 1.0]}),
+        "more than one of aggregation.scales needs serverDataset",
+    ),
+    "no scale": (changed(ROUND, "spec.aggregation", {"scales": []}), "spec.aggregation.scales"),
+    "a scale of zero": (changed(ROUND, "spec.aggregation", {"scales": [0]}), "spec.aggregation.scales"),
+    "heads from no list": (changed(ROUND, "spec.training.heads", "public"), "spec.training.heads"),
+    "a task name with a dot": (changed(HOSPITAL, "spec.data.taskName", "chest.pneumonia"), "spec.data.taskName"),
     "a deadline below 10 s": (changed(ROUND, "spec.deadline", "9s"), "deadline must be at least 10s"),
     "a deadline of zero": (changed(ROUND, "spec.deadline", "0s"), "deadline must be at least 10s"),
     "an objective from no list": (changed(ROUND, "spec.training.objective", "guess"), "spec.training.objective"),
@@ -75,6 +99,8 @@ REFUSED = {
 CHANGES: dict[str, Any] = {
     "model": {"imageSize": 64},
     "pretraining": {"epochs": 5},
+    "serverDataset": {"claimName": "other", "format": "imagefolder"},
+    "distillation": {"epochs": 3},
     "participants": {**ROUND["spec"]["participants"], "quorum": 1},
     "training": {"epochs": 7},
     "resources": {"limits": {"memory": "3Gi"}},
@@ -103,7 +129,7 @@ def test_the_api_server_refuses_and_names_the_field(platform: Platform, what: st
 def accepted(platform: Platform) -> Round:
     """A suspended round that has been accepted: it uses every field of the spec, its hospitals do not exist."""
     body = good_round("accepted")
-    fields = {"model.parent": {"init": "mim"}, "pretraining": POOL, "suspend": True}
+    fields = {"model.parent": {"init": "mim"}, "pretraining": {"epochs": 1}, "serverDataset": POOL, "suspend": True}
     for path, value in fields.items():
         body = changed(body, f"spec.{path}", value)
     round_ = Round.create(platform, body)

@@ -32,11 +32,7 @@ def site_policy(bucket: str, uid: str, site: str, attempt: int, parent: ModelRef
 
 def init_policy(bucket: str, uid: str) -> Policy:
     """The Job that makes the start model: read its round, write models and its result, keep its checkpoints."""
-    return _document(
-        _allow(READ, bucket, contract.round_prefix(uid) + "*"),
-        _allow(WRITE, bucket, contract.result_key(uid, "init"), MODELS),
-        *_checkpoints(bucket, uid, "init"),
-    )
+    return _server_job(bucket, uid, "init")
 
 
 def aggregate_policy(bucket: str, uid: str, parent: ModelReference) -> Policy:
@@ -44,12 +40,7 @@ def aggregate_policy(bucket: str, uid: str, parent: ModelReference) -> Policy:
 
     Writing cannot be narrowed to one model: its key is the digest of what is not computed yet.
     """
-    return _document(
-        _allow(READ, bucket, contract.round_prefix(uid) + "*"),
-        _allow(READ, bucket, *_model_keys(parent)),
-        _allow(WRITE, bucket, contract.result_key(uid, "aggregate"), MODELS),
-        *_checkpoints(bucket, uid, "aggregate"),
-    )
+    return _server_job(bucket, uid, "aggregate", *_model_keys(parent))
 
 
 def operator_policy(bucket: str) -> Policy:
@@ -67,10 +58,18 @@ def _model_keys(model: ModelReference) -> list[str]:
     return keys if model.parts_digest is None else [*keys, contract.parts_key(model.digest, model.parts_digest)]
 
 
-def _checkpoints(bucket: str, uid: str, role: contract.Role) -> list[dict[str, Any]]:
-    """Everything below the Job's own checkpoints, also listing: older ones are found and removed."""
-    prefix = contract.checkpoint_prefix(uid, role) + "*"
-    return [_allow((*READ, *WRITE, *DELETE), bucket, prefix), _listing(bucket, prefix)]
+def _server_job(bucket: str, uid: str, role: contract.Role, *parent: str) -> Policy:
+    """Return a policy of few and long statements: STS takes at most 2048 characters.
+
+    Below its own checkpoints the Job also lists and deletes: it finds those of an earlier Pod, and removes old ones.
+    """
+    checkpoints = contract.checkpoint_prefix(uid, role) + "*"
+    return _document(
+        _allow(READ, bucket, contract.round_prefix(uid) + "*", *parent),
+        _allow(WRITE, bucket, contract.result_key(uid, role), MODELS, checkpoints),
+        _allow(DELETE, bucket, checkpoints),
+        _listing(bucket, checkpoints),
+    )
 
 
 def _listing(bucket: str, prefix: str) -> dict[str, Any]:

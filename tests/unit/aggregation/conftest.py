@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 import torch
 
+from umim.api.artifacts import JobResult
 from umim.api.base import ModelReference
+from umim.api.hospital import Task
 from umim.api.jobs import AggregateJobConfig, UpdateReference
 from umim.api.round import AggregationSpec
+from umim.artifacts.files import sha256_of
 from umim.artifacts.memory import MemoryStore
-from umim.artifacts.models import publish_model, publish_update
-from umim.artifacts.tensors import write_safetensors
+from umim.artifacts.models import HeadFile, publish_model, publish_update
+from umim.artifacts.tensors import read_safetensors, write_safetensors
+from umim.entrypoints.aggregate import aggregate
+from umim.training.reporter import Clock
+from umim.training.runtime import Runtime
+from umim.training.site import Surroundings, work_folder
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 UID = "u1"
@@ -51,6 +58,7 @@ class Federation:
     def commit(self, site: str, tensors: Tensors, samples: int = 10, **changes: Any) -> None:
         """Commit a site's update; ``changes`` go into its manifest."""
         written = write_safetensors(tensors, self.folder / "update")
+        head: HeadFile | None = changes.get("head")
         fields: dict[str, Any] = {
             "round_uid": UID,
             "site": site,
@@ -65,7 +73,15 @@ class Federation:
             "created": CREATED,
         }
         publish_update(self.store, written.path, **(fields | changes))
-        self.updates.append(UpdateReference(site=site, attempt=1, digest=written.digest))
+        head_digest = None if head is None else sha256_of(head.path)
+        self.updates.append(UpdateReference(site=site, attempt=1, digest=written.digest, head_digest=head_digest))
+
+    def head(
+        self, name: str, tensors: Tensors, task_name: str = "tissue", task: Task = "classification", **changes: Any
+    ) -> HeadFile:
+        """Return a head on the local disk to commit with an update."""
+        path = write_safetensors(tensors, self.folder / f"{name}.head").path
+        return HeadFile(**{"path": path, "task_name": task_name, "task": task, "classes": ("a", "b"), **changes})
 
     def config(self, **changes: Any) -> AggregateJobConfig:
         """Return the aggregator's configuration."""
@@ -81,8 +97,22 @@ class Federation:
             "updates": self.updates,
             "quorum": 1,
             "seed": 3,
+            "work_path": str(self.folder / "work"),
         }
         return AggregateJobConfig(**(fields | changes))
+
+    def aggregate(self, created: datetime = CREATED, **changes: Any) -> JobResult:
+        """Aggregate and return the result."""
+        return aggregate(self.store, self.config(**changes), surroundings(created))
+
+    def merged(self) -> dict[str, torch.Tensor]:
+        """Return the tensors of the model that was aggregated last."""
+        return read_safetensors(work_folder(self.config()) / "model.safetensors")
+
+
+def surroundings(now: datetime = CREATED) -> Surroundings:
+    """Return what an aggregation needs from outside."""
+    return Surroundings(Runtime(torch.device("cpu"), None), lambda _: None, Clock(now=lambda: now))
 
 
 @pytest.fixture

@@ -12,10 +12,8 @@ import torch
 
 from tests.unit.aggregation.conftest import CREATED, Federation
 from umim import contract
-from umim.aggregation.run import aggregate
 from umim.artifacts.manifests import read_model_manifest
 from umim.artifacts.models import fetch_model
-from umim.artifacts.tensors import read_safetensors
 from umim.errors import ArtifactError, ConfigError
 
 SITES = ("hospital-a.x", "hospital-b.x", "hospital-c.x")
@@ -46,7 +44,7 @@ def fill(federation: Federation, dtype: torch.dtype = torch.float32) -> None:
 
 def test_the_model_is_published_with_its_lineage(federation: Federation, tmp_path: Path) -> None:
     fill(federation)
-    result = aggregate(federation.store, federation.config(quorum=3), tmp_path / "work", CREATED)
+    result = federation.aggregate(quorum=3)
     assert result.model_digest is not None
     assert (result.exclusions, result.message) == ([], "")
     manifest = fetch_model(federation.store, result.model_digest, tmp_path / "model")
@@ -63,8 +61,8 @@ def test_tensors_are_the_weighted_mean_in_the_parents_type(
     federation: Federation, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     fill(federation, dtype)
-    result = aggregate(federation.store, federation.config(), tmp_path / "work", CREATED)
-    merged = read_safetensors(tmp_path / "work" / "merged.safetensors")
+    result = federation.aggregate()
+    merged = federation.merged()
     assert read_model_manifest(federation.store, result.model_digest or "").file.digest == result.model_digest
     updates = [values(number, dtype) for number in (1, 2, 3)]
     for name in ("large", "scalar"):
@@ -74,8 +72,8 @@ def test_tensors_are_the_weighted_mean_in_the_parents_type(
 
 def test_integers_and_booleans_keep_the_parents_value(federation: Federation, tmp_path: Path) -> None:
     fill(federation)
-    aggregate(federation.store, federation.config(), tmp_path / "work", CREATED)
-    merged = read_safetensors(tmp_path / "work" / "merged.safetensors")
+    federation.aggregate()
+    merged = federation.merged()
     assert merged["steps"].item() == 0
     assert merged["mask"].tolist() == [True]
 
@@ -88,8 +86,8 @@ def test_order_of_arrival_threads_and_time_do_not_change_the_digest(
     for number, order in enumerate(itertools.permutations(federation.updates)):
         torch.set_num_threads(1 + number % 2)
         created = datetime(2026, 1, 1 + number, tzinfo=UTC)
-        config = federation.config(updates=list(order), attempt=1 + number)
-        digests.add(aggregate(federation.store, config, tmp_path / str(number), created).model_digest)
+        result = federation.aggregate(created, updates=list(order), attempt=1 + number)
+        digests.add(result.model_digest)
     assert len(digests) == 1
     assert None not in digests
 
@@ -97,7 +95,7 @@ def test_order_of_arrival_threads_and_time_do_not_change_the_digest(
 def test_a_single_update_is_the_model(federation: Federation, tmp_path: Path) -> None:
     federation.start(values(0))
     federation.commit(SITES[0], {**values(1), "steps": torch.tensor(0), "mask": torch.tensor([True])})
-    result = aggregate(federation.store, federation.config(), tmp_path / "work", CREATED)
+    result = federation.aggregate()
     assert result.model_digest == federation.updates[0].digest
 
 
@@ -106,7 +104,7 @@ def test_too_few_valid_updates_give_no_model_and_say_why(federation: Federation,
     federation.commit(SITES[0], values(1))
     federation.commit(SITES[1], {"large": torch.zeros(1)})
     before = federation.store.list("models/")
-    result = aggregate(federation.store, federation.config(quorum=2), tmp_path / "work", CREATED)
+    result = federation.aggregate(quorum=2)
     assert result.model_digest is None
     assert result.message == "1 of 2 updates are valid, quorum is 2"
     assert [exclusion.site for exclusion in result.exclusions] == [SITES[1]]
@@ -118,7 +116,7 @@ def test_a_metric_is_averaged_over_the_sites_that_let_it_out(federation: Federat
     federation.commit(SITES[0], values(1), samples=1, metrics={"loss_after": 1.0})
     federation.commit(SITES[1], values(2), samples=3, metrics={"loss_after": 2.0, "dice_after": 0.5})
     federation.commit(SITES[2], values(3), samples=100)
-    result = aggregate(federation.store, federation.config(), tmp_path / "work", CREATED)
+    result = federation.aggregate()
     metrics = read_model_manifest(federation.store, result.model_digest or "").metrics
     assert metrics == pytest.approx({"dice_after": 0.5, "loss_after": 1.75})
 
@@ -127,10 +125,10 @@ def test_a_damaged_parent_stops_the_aggregation(federation: Federation, tmp_path
     fill(federation)
     federation.store.put(contract.model_key(federation.parent.digest), b"damaged")
     with pytest.raises(ArtifactError, match=contract.model_key(federation.parent.digest)):
-        aggregate(federation.store, federation.config(), tmp_path / "work", CREATED)
+        federation.aggregate()
 
 
 def test_a_parent_of_another_architecture_is_refused(federation: Federation, tmp_path: Path) -> None:
     fill(federation)
     with pytest.raises(ConfigError, match=r"parent: model .* is vit at 64 pixels, the round trains swin at 64"):
-        aggregate(federation.store, federation.config(architecture="swin"), tmp_path / "work", CREATED)
+        federation.aggregate(architecture="swin")

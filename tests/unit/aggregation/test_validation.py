@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.aggregation.conftest import CREATED, UID, Federation, Tensors
+from tests.unit.aggregation.conftest import UID, Federation, Tensors
 from umim import contract
-from umim.aggregation.run import aggregate
 from umim.aggregation.validation import HEADER_ALLOWANCE_BYTES
 from umim.api.artifacts import Exclusion
 from umim.artifacts.memory import MemoryStore
 from umim.errors import AccessDeniedError, ConfigError, StoreError
+from umim.training.site import work_folder
 
 BAD = "hospital-b.bad"
 GOOD = "hospital-a.good"
@@ -38,7 +38,7 @@ def with_value(value: float) -> Tensors:
 
 def outcome(federation: Federation, tmp_path: Path) -> list[Exclusion]:
     """Aggregate and return the exclusions; the good site's update must have gone through."""
-    result = aggregate(federation.store, federation.config(), tmp_path / "work", CREATED)
+    result = federation.aggregate()
     assert result.model_digest is not None
     return result.exclusions
 
@@ -90,7 +90,7 @@ def test_bad_tensors_are_excluded(federation: Federation, tmp_path: Path, case: 
     assert outcome(federation, tmp_path) == [
         Exclusion.model_validate({"site": BAD, "reason": reason, "message": message})
     ]
-    assert [path.name for path in (tmp_path / "work" / "updates").iterdir()] == [f"{GOOD}.safetensors"]
+    assert [path.name for path in (work_folder(federation.config()) / "updates").iterdir()] == [f"{GOOD}.safetensors"]
 
 
 BAD_MANIFESTS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -188,7 +188,7 @@ def test_a_site_that_is_named_twice_is_refused(federation: Federation, tmp_path:
     federation.commit(GOOD, plain())
     federation.updates.append(federation.updates[0].model_copy(update={"attempt": 2}))
     with pytest.raises(ConfigError, match=f"updates: site {GOOD} is named 2 times"):
-        aggregate(federation.store, federation.config(), tmp_path / "work", CREATED)
+        federation.aggregate()
 
 
 @pytest.mark.parametrize("error", [StoreError, AccessDeniedError])
@@ -203,4 +203,4 @@ def test_a_failing_store_is_no_reason_to_exclude_a_hospital(tmp_path: Path, erro
     federation.start(plain())
     federation.commit(GOOD, plain())
     with pytest.raises(error, match="does not answer"):
-        aggregate(federation.store, federation.config(), tmp_path / "work", CREATED)
+        federation.aggregate()

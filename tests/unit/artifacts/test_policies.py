@@ -7,15 +7,18 @@ from fnmatch import fnmatchcase
 import pytest
 
 from umim import contract
+from umim.api.base import ModelReference
 from umim.artifacts import policies
 from umim.artifacts.policies import Policy
 
 BUCKET = "umim"
 DIGEST = "a" * 64
+PARTS = "b" * 64
+PARENT = ModelReference(name="base", digest=DIGEST, parts_digest=PARTS)
 JOBS = {
-    "site": policies.site_policy(BUCKET, "u1", "ns.site", 2, DIGEST),
+    "site": policies.site_policy(BUCKET, "u1", "ns.site", 2, PARENT),
     "init": policies.init_policy(BUCKET, "u1"),
-    "aggregate": policies.aggregate_policy(BUCKET, "u1", DIGEST),
+    "aggregate": policies.aggregate_policy(BUCKET, "u1", PARENT),
 }
 
 
@@ -37,9 +40,14 @@ def test_the_operator_may_do_all_that_it_hands_on(job: str) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_no_job_lists_or_deletes(job: str) -> None:
-    actions = {action for action, _ in grants(JOBS[job])}
-    assert actions <= {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"}
+def test_no_job_lists_or_deletes_but_for_its_own_checkpoints(job: str) -> None:
+    harmless = {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"}
+    others = {(action, resource) for action, resource in grants(JOBS[job]) if action not in harmless}
+    own = f"arn:aws:s3:::umim/rounds/u1/{job}/checkpoints/*"
+    assert others == (set() if job == "site" else {("s3:DeleteObject", own), ("s3:ListBucket", "arn:aws:s3:::umim")})
+    listed = [part["Condition"] for part in JOBS[job]["Statement"] if "s3:ListBucket" in part["Action"]]
+    prefix = f"rounds/u1/{job}/checkpoints/*"
+    assert listed == ([] if job == "site" else [{"StringLike": {"s3:prefix": [prefix]}}])
 
 
 def test_a_site_reaches_its_parent_and_its_own_attempt() -> None:
@@ -47,6 +55,7 @@ def test_a_site_reaches_its_parent_and_its_own_attempt() -> None:
     assert resources == {
         contract.model_key(DIGEST),
         contract.model_manifest_key(DIGEST),
+        contract.parts_key(DIGEST, PARTS),
         "rounds/u1/sites/ns.site/2/*",
     }
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.unit.aggregation.conftest import UID, Federation
+from tests.unit.aggregation.conftest import UID, Federation, surroundings
 from umim.artifacts.manifests import manifest_bytes, read_job_result
 from umim.artifacts.memory import MemoryStore
 from umim.entrypoints.aggregate import aggregate_once, main
 from umim.entrypoints.runner import run_job
+from umim.training.reporter import Clock
 
-NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SITE = "hospital-a.x"
-
-
-def clock() -> datetime:
-    return NOW
 
 
 @pytest.fixture
@@ -32,24 +27,24 @@ def federation(tmp_path: Path) -> Federation:
 
 
 def test_the_result_is_committed_and_the_work_folder_is_left_empty(federation: Federation, tmp_path: Path) -> None:
-    aggregate_once(federation.store, federation.config(), clock, tmp_path / "work")
+    aggregate_once(federation.store, federation.config(), surroundings())
     result = read_job_result(federation.store, UID, "aggregate")
     assert result is not None
     assert result.model_digest == federation.updates[0].digest
-    assert list((tmp_path / "work").iterdir()) == []
+    assert list(Path(federation.config().work_path).iterdir()) == []
 
 
 def test_a_committed_result_is_not_computed_again(federation: Federation, tmp_path: Path) -> None:
-    aggregate_once(federation.store, federation.config(), clock, tmp_path / "work")
+    aggregate_once(federation.store, federation.config(), surroundings())
     federation.store.delete_prefix(f"rounds/{UID}/sites/")
-    aggregate_once(federation.store, federation.config(attempt=2), clock, tmp_path / "work")
+    aggregate_once(federation.store, federation.config(attempt=2), surroundings())
     result = read_job_result(federation.store, UID, "aggregate")
     assert result is not None
     assert result.model_digest is not None
 
 
 def test_too_few_updates_are_a_result_too(federation: Federation, tmp_path: Path) -> None:
-    aggregate_once(federation.store, federation.config(quorum=2), clock, tmp_path / "work")
+    aggregate_once(federation.store, federation.config(quorum=2), surroundings())
     result = read_job_result(federation.store, UID, "aggregate")
     assert result is not None
     assert result.model_digest is None
@@ -77,5 +72,5 @@ def test_a_bad_environment_ends_with_a_sentence_and_the_code_of_a_configuration_
         **change,
     }
     log = tmp_path / "termination-log"
-    assert run_job(partial(main, clock=clock, work=tmp_path / "work"), "test", env, log) == code
+    assert run_job(partial(main, clock=Clock()), "test", env, log) == code
     assert message in log.read_text()

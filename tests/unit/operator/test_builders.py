@@ -13,7 +13,8 @@ import yaml
 from tests.unit.operator import make
 from tests.unit.operator.make import A
 from umim import contract
-from umim.api.globalmodel import Contributor
+from umim.api.artifacts import JobResult
+from umim.api.globalmodel import Contributor, SharedHead
 from umim.api.round import FederationRoundSpec
 from umim.contract import Role
 from umim.rounds.consent import with_default_resources
@@ -32,6 +33,7 @@ DEFAULTS = JobDefaults(
     server_service_account="umim-server",
     environment={"UMIM_S3_ENDPOINT": "http://minio:9000", "UMIM_S3_BUCKET": "umim"},
 )
+RESULT = JobResult(round_uid=make.UID, model_digest=make.MODEL)
 ROLES: tuple[Role, ...] = ("init", "site", "aggregate")
 LABEL_VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
 
@@ -39,7 +41,7 @@ LABEL_VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
 def mim_spec() -> FederationRoundSpec:
     model = {"architecture": "vit_tiny_patch16_224", "imageSize": 64, "parent": {"init": "mim"}}
     dataset = {"claimName": "pool", "path": "images", "format": "imagefolder", "task": "none"}
-    return make.spec(model=model, pretraining={"dataset": dataset, "resources": {"limits": {"memory": "8Gi"}}})
+    return make.spec(model=model, server_dataset=dataset, pretraining={"resources": {"limits": {"memory": "8Gi"}}})
 
 
 def launch(role: Role, **spec: Any) -> tuple[FederationRoundSpec, Launch]:
@@ -220,7 +222,7 @@ def test_pretraining_has_resources_of_its_own() -> None:
 
 def test_a_global_model_is_written_with_its_lineage() -> None:
     status, _ = make.trained(make.spec())
-    model = publication(make.view(make.spec()), status, make.manifest())
+    model = publication(make.view(make.spec()), status, make.manifest(), RESULT)
     body = builders.global_model(make.FEDERATION, model)
     assert body["metadata"]["name"] == "stage-1-bbbbbbbb"
     assert body["spec"]["round"] == {"name": "stage-1", "uid": make.UID}
@@ -233,10 +235,13 @@ def test_the_lineage_is_the_rounds_own_although_another_round_made_the_same_byte
     manifest = make.manifest().model_copy(
         update={"round_uid": "another", "contributors": [stranger], "parent": None, "metrics": {"loss_after": 9.0}}
     )
-    spec = publication(make.view(make.spec()), status, manifest).spec
+    head = SharedHead(task_name="tissue", task="classification", classes=["a", "b"], sites=[A])
+    result = RESULT.model_copy(update={"parts_digest": "d" * 64, "heads": [head], "metrics": {"server_mim_loss": 0.5}})
+    spec = publication(make.view(make.spec()), status, manifest, result).spec
     assert [item.site for item in spec.contributors] == [item.name for item in status.sites]
     assert spec.parent == status.parent is not None
-    assert spec.metrics != manifest.metrics
+    assert spec.metrics == {"loss_before": 2.0, "loss_after": 1.0, "server_mim_loss": 0.5}
+    assert (spec.parts_digest, spec.heads) == ("d" * 64, [head])
     assert spec.strategy == "fedavg"
 
 

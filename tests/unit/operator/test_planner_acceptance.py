@@ -65,7 +65,7 @@ def test_a_request_above_its_limit_fails_the_round_with_the_field(field: str) ->
         round_ = make.spec(resources=resources)
     else:
         dataset = {"claimName": "pool", "format": "npz"}
-        round_ = make.init_spec(pretraining={"dataset": dataset, "resources": resources})
+        round_ = make.init_spec(server_dataset=dataset, pretraining={"resources": resources})
     accepted = make.condition(make.step(round_, None, make.observed()).status, "Accepted")
     assert accepted.reason == "InvalidSpec"
     assert accepted.message.startswith(f"spec.{field}.requests.cpu is 4, but limits.cpu is 2")

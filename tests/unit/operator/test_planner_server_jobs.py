@@ -10,9 +10,10 @@ import pytest
 
 from tests.unit.operator import make
 from tests.unit.operator.make import SECOND, A, B, C
-from umim.api.artifacts import Exclusion
+from umim.api.artifacts import Exclusion, HeadExclusion
 from umim.api.jobs import AggregateJobConfig, InitJobConfig
 from umim.api.round import FederationRoundStatus
+from umim.rounds.configs import aggregate_config
 from umim_operator.state import Observed, Plan
 
 
@@ -45,9 +46,8 @@ def test_a_round_without_parent_makes_its_start_model_first() -> None:
 
 def test_masked_pretraining_gets_its_own_settings_and_data() -> None:
     model = {"architecture": "vit_tiny_patch16_224", "imageSize": 64, "parent": {"init": "mim"}}
-    round_ = make.spec(
-        model=model, pretraining={"dataset": {"claimName": "pool", "path": "x", "format": "npz"}, "epochs": 9}
-    )
+    pool = {"claimName": "pool", "path": "x", "format": "npz"}
+    round_ = make.spec(model=model, server_dataset=pool, pretraining={"epochs": 9})
     seen = make.observed(parent=None)
     config = make.step(round_, make.accepted(round_, seen), seen).launches[0].config
     assert isinstance(config, InitJobConfig)
@@ -276,3 +276,67 @@ def test_a_failure_is_a_warning() -> None:
     assert [(event.type, event.reason, event.message) for event in next_.events] == [
         ("Warning", "JobFailed", f"Site {A} is Backoff (attempt 1). no disk")
     ]
+
+
+# parts, heads and figures of the server
+
+
+def test_the_parts_of_a_start_model_reach_the_sites() -> None:
+    status, seen = initializing()
+    done = make.observed(parent=None, jobs=seen.jobs, **make.result("init", parts_digest="d" * 64))
+    next_ = init_step(status, make.ended(done, succeeded=("",)))
+    assert next_.status.parent is not None
+    assert next_.status.parent.parts_digest == "d" * 64
+    assert next_.publications[0].spec.parts_digest == "d" * 64
+
+
+def test_the_parts_of_the_parent_are_fixed_at_acceptance() -> None:
+    seen = make.observed(parent=make.parent_model(parts_digest="d" * 64))
+    status = make.accepted(make.spec(), seen)
+    assert status.parent is not None
+    assert status.parent.parts_digest == "d" * 64
+
+
+def test_the_aggregator_gets_distillation_images_and_heads() -> None:
+    distillation = {"epochs": 3, "resources": {"limits": {"memory": "8Gi"}}}
+    pool = {"claimName": "pool", "format": "npz"}
+    round_ = make.spec(training={"heads": "shared"}, server_dataset=pool, distillation=distillation)
+    status, _ = make.trained(round_)
+    config = aggregate_config(make.view(round_), with_head(status, A), 1)
+    assert config.distillation is not None
+    assert config.distillation.epochs == 3
+    assert config.data is not None
+    assert config.data.path == "/data"
+    assert [update.head_digest for update in config.updates] == ["e" * 64, None, None]
+
+
+def test_the_aggregator_of_a_round_with_private_heads_is_told_of_none() -> None:
+    status, _ = make.trained(make.spec())
+    config = aggregate_config(make.view(make.spec()), with_head(status, A), 1)
+    assert [update.head_digest for update in config.updates] == [None, None, None]
+
+
+def test_a_head_that_was_left_out_is_told_at_its_site_and_the_update_counts() -> None:
+    round_ = make.spec()
+    status, seen = make.trained(round_)
+    head = HeadExclusion(site=A, task_name="tissue", message="its classes differ")
+    done = make.observed(jobs=seen.jobs, **make.result("aggregate", head_exclusions=[head]))
+    next_ = make.step(round_, status, done)
+    site = make.site(next_.status, A)
+    assert (site.phase, site.message) == ("Succeeded", "The head of task tissue was left out: its classes differ")
+    assert next_.status.phase == "Complete"
+
+
+def test_live_progress_of_a_job_of_the_server_is_in_its_status() -> None:
+    status, seen = initializing()
+    next_ = init_step(status, replace(seen, progress={"init": make.progress(30)}))
+    assert next_.status.initialization is not None
+    assert next_.status.initialization.progress is not None
+    assert next_.status.initialization.progress.percent == 30
+    kept = init_step(next_.status, seen)
+    assert kept.status.initialization == next_.status.initialization
+
+
+def with_head(status: FederationRoundStatus, name: str) -> FederationRoundStatus:
+    """The status after one site let a head out."""
+    return make.with_site(status, name, head_digest="e" * 64)

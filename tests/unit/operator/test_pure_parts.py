@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.operator import make
 from tests.unit.operator.make import SECOND, A, B, C
-from umim.api.base import Condition
+from umim.api.base import Condition, ModelReference
 from umim.api.hospital import HospitalStatus
 from umim.api.jobs import JobConfig
 from umim.api.round import FederationRoundStatus, SiteStatus
@@ -199,11 +199,24 @@ def test_a_site_may_read_its_parent_and_write_its_own_attempt_only() -> None:
 
 
 @pytest.mark.parametrize("role", ["init", "site", "aggregate"])
-def test_no_job_may_list_or_delete(role: str) -> None:
+def test_no_job_may_delete_anything_but_its_own_checkpoints(role: str) -> None:
     policy = credentials.policy("bucket", configs()[role])
-    assert granted(policy, "s3:ListBucket") == []
-    assert granted(policy, "s3:DeleteObject") == []
-    assert len(json.dumps(policy)) < 2048, "STS takes no longer session policy"
+    own = [] if role == "site" else [f"rounds/{make.UID}/{role}/checkpoints/*"]
+    assert granted(policy, "s3:DeleteObject") == own
+
+
+@pytest.mark.parametrize("role", ["init", "site", "aggregate"])
+def test_a_session_policy_with_the_longest_names_is_short_enough_for_sts(role: str) -> None:
+    parent = ModelReference(name="base", digest=make.PARENT, parts_digest=make.MODEL)
+    config = configs()[role]
+    config = config.model_copy(update={"parent": parent}) if role != "init" else config
+    policy = credentials.expiring(credentials.policy("b" * 63, config), make.NOW)
+    assert len(json.dumps(policy, separators=(",", ":"))) < 2048
+
+
+@pytest.mark.parametrize(("role", "name"), [("site", A), ("init", "init"), ("aggregate", "aggregate")])
+def test_a_job_reports_progress_under_its_site_or_role(role: str, name: str) -> None:
+    assert credentials.source(configs()[role]) == name
 
 
 def test_an_unknown_configuration_gets_no_policy() -> None:
