@@ -1,0 +1,54 @@
+"""Takes models from folders into the store of a simulation, so that a round can start from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from umim import contract
+from umim.api.artifacts import ModelManifest
+from umim.api.base import ModelReference
+from umim.artifacts.files import sha256_of
+from umim.artifacts.manifests import manifest_bytes, parse_manifest
+from umim.artifacts.store import ObjectStore
+from umim.errors import ArtifactError, ConfigError
+
+TENSORS_NAME = "model.safetensors"
+MANIFEST_NAME = "manifest.json"
+PARTS_NAME = "parts.safetensors"
+
+
+def take_parent(store: ObjectStore, name: str, folder: Path) -> ModelReference:
+    """Copy a model into the store and return how a round names it.
+
+    The folder holds ``model.safetensors`` and ``manifest.json``, as ``umim models pull`` writes and as it lies in the
+    store of a simulation; other parts (the MIM decoder, shared heads) are in ``parts.safetensors`` or as in the store.
+    Raises ConfigError for a file that is missing, ArtifactError for one that is not what the manifest says.
+    """
+    manifest_path, tensors = folder / MANIFEST_NAME, folder / TENSORS_NAME
+    for path in (manifest_path, tensors):
+        if not path.is_file():
+            raise ConfigError(f"parent {name}: there is no {path}")
+    manifest = parse_manifest(ModelManifest, manifest_path.read_bytes(), str(manifest_path))
+    digest = manifest.file.digest
+    _take(store, tensors, contract.model_key(digest), digest)
+    parts_digest = None if manifest.parts is None else manifest.parts.digest
+    if parts_digest is not None:
+        key = contract.parts_key(digest, parts_digest)
+        candidates = [folder / PARTS_NAME, folder / key.removeprefix(contract.model_prefix(digest))]
+        found = next((path for path in candidates if path.is_file()), None)
+        if found is None:
+            raise ConfigError(
+                f"parent {name}: {manifest_path} names other parts (decoder, shared heads), but there is no "
+                f"{candidates[0]}"
+            )
+        _take(store, found, key, parts_digest)
+    store.put(contract.model_manifest_key(digest), manifest_bytes(manifest), if_absent=True)
+    return ModelReference(name=name, digest=digest, parts_digest=parts_digest)
+
+
+def _take(store: ObjectStore, path: Path, key: str, digest: str) -> None:
+    found = sha256_of(path)
+    if found != digest:
+        raise ArtifactError(f"{path} has sha256 {found}, its manifest says {digest}")
+    if store.stat(key) is None:
+        store.upload(path, key)
