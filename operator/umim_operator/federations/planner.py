@@ -165,6 +165,7 @@ def _keep(draft: FederationDraft, current: CampaignRound) -> None:
     """Make sure that the newest round exists and is suspended as the campaign is."""
     seen = draft.seen.round
     if seen is None:
+        draft.update_newest(current, {"phase": "Pending"})
         if not draft.spec.suspend:
             _create(draft, current)
     elif seen.owned and not seen.deleting and seen.suspended != draft.spec.suspend:

@@ -9,8 +9,11 @@ import pytest
 
 from tests.unit.operator import campaign
 from tests.unit.operator.campaign import after_rounds, complete, failed, model_of, phases, running, stage, step, why
+from tests.unit.operator.make import NOW
 from umim.api.federation import FederationSpec, FederationStatus
 from umim_operator.conditions import Reason
+from umim_operator.federations.planner import plan, refused
+from umim_operator.federations.state import FederationObserved
 
 FIRST, SECOND, THIRD, LAST = "fed-s1-ct-r1", "fed-s2-mri-r1", "fed-s2-mri-r2", "fed-s3-us-r1"
 SPEC = campaign.spec()
@@ -240,13 +243,23 @@ def test_a_bad_later_stage_is_named_and_nothing_starts_until_it_is_mended(
 
 
 def test_a_spec_that_cannot_be_read_is_refused_with_the_reason() -> None:
-    view = campaign.view(None, spec_error="spec.stages: unknown")
-    from umim_operator.federations.planner import plan
-    from umim_operator.federations.state import FederationObserved
-
-    next_ = plan(view, FederationObserved(), campaign.make.NOW)
+    next_ = plan(campaign.view(None, spec_error="spec.stages: unknown"), FederationObserved(), NOW)
     assert why(next_.status, "Accepted").message == "spec.stages: unknown"
     assert next_.create is None
+
+
+def test_a_round_that_the_api_server_refuses_is_tried_again_and_the_reason_shows() -> None:
+    planned = step(SPEC, None)
+    answer = refused(planned, campaign.view(SPEC), "POST: exceeded quota", NOW)
+    assert answer.look_again is not None
+    assert answer.status.reason == "RoundRefused"
+    message = why(answer.status, "Accepted").message
+    assert (FIRST in message, "exceeded quota" in message) == (True, True)
+    again = step(SPEC, answer.status)
+    assert again.create == planned.create
+    assert again.look_again == answer.look_again
+    assert again.status == answer.status
+    assert why(step(SPEC, again.status, running()).status, "Accepted").status == "True"
 
 
 def test_a_round_of_another_owner_stands_in_the_way_and_is_left_alone() -> None:
