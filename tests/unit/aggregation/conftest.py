@@ -18,7 +18,7 @@ from umim.api.round import AggregationSpec
 from umim.artifacts.files import sha256_of
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.models import HeadFile, publish_model, publish_update
-from umim.artifacts.tensors import read_safetensors, write_safetensors
+from umim.artifacts.tensors import WrittenTensors, read_safetensors, write_safetensors
 from umim.entrypoints.aggregate import aggregate
 from umim.training.reporter import Clock
 from umim.training.runtime import Runtime
@@ -39,7 +39,7 @@ class Federation:
         self.parent = ModelReference(name="base", digest="0" * 64)
         self.updates: list[UpdateReference] = []
 
-    def start(self, tensors: Tensors) -> None:
+    def start(self, tensors: Tensors, parts: WrittenTensors | None = None) -> None:
         """Publish the parent."""
         path = write_safetensors(tensors, self.folder / "start").path
         digest = publish_model(
@@ -52,8 +52,10 @@ class Federation:
             seed=0,
             software={},
             created=CREATED,
+            parts=parts,
         )
-        self.parent = ModelReference(name="base", digest=digest)
+        parts_digest = None if parts is None else parts.digest
+        self.parent = ModelReference(name="base", digest=digest, parts_digest=parts_digest)
 
     def commit(self, site: str, tensors: Tensors, samples: int = 10, **changes: Any) -> None:
         """Commit a site's update; ``changes`` go into its manifest."""
