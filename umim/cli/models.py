@@ -12,7 +12,7 @@ import typer
 from umim.cli import options, render
 from umim.cli.kube import Cluster
 from umim.cli.output import Format, json_list, show, show_json, show_list, show_text
-from umim.cli.pull import pull_model
+from umim.cli.pull import pull_model, pull_parts
 from umim.cli.resources import lineage as ancestors
 from umim.cli.store import open_store
 
@@ -59,6 +59,10 @@ def lineage(
 def pull(
     name: Name,
     folder: Annotated[Path | None, typer.Option("--dir", "-d", help="Folder to write to. Default: ./NAME.")] = None,
+    parts: Annotated[
+        Path | None,
+        typer.Option(help="File for the MIM decoder and shared heads. Default: they are not fetched."),
+    ] = None,
     namespace: options.Namespace = None,
     endpoint: options.Endpoint = None,
     operator_namespace: options.OperatorNamespace = "umim-system",
@@ -75,6 +79,8 @@ def pull(
     target = folder or Path(name)
     with open_store(cluster, os.environ, endpoint, operator_namespace) as store:
         manifest, fetched = pull_model(store, model.spec.digest, target)
+        if parts is not None:
+            pull_parts(store, model.name, model.spec, parts)
     if output is Format.json:
         show_json({"directory": str(target.resolve()), "fetched": fetched, "manifest": manifest.to_dict()})
     else:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.cli.samples import model_object
 from umim import contract
 from umim.api.artifacts import ModelManifest, TensorsFile
+from umim.api.globalmodel import GlobalModelSpec
 from umim.artifacts.manifests import manifest_bytes, parse_manifest
 from umim.artifacts.memory import MemoryStore
-from umim.cli.pull import pull_model
+from umim.cli.pull import pull_model, pull_parts
 from umim.errors import ArtifactError, NotFoundError
 
 CONTENT = b"tensors of a model"
@@ -66,3 +68,30 @@ def test_damaged_bytes_leave_nothing_behind(store: MemoryStore, tmp_path: Path) 
 def test_a_model_that_the_store_lacks_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         pull_model(MemoryStore(), DIGEST, tmp_path)
+
+
+PARTS = b"decoder and heads"
+PARTS_DIGEST = hashlib.sha256(PARTS).hexdigest()
+
+
+def spec(parts_digest: str | None) -> GlobalModelSpec:
+    body = {**model_object("m", DIGEST)["spec"], "partsDigest": parts_digest}
+    return GlobalModelSpec.model_validate(body)
+
+
+def test_parts_are_written_to_the_file_that_was_asked_for(store: MemoryStore, tmp_path: Path) -> None:
+    store.put(contract.parts_key(DIGEST, PARTS_DIGEST), PARTS)
+    pull_parts(store, "m", spec(PARTS_DIGEST), tmp_path / "new" / "parts.safetensors")
+    assert (tmp_path / "new" / "parts.safetensors").read_bytes() == PARTS
+
+
+def test_parts_that_a_model_lacks_are_an_error(store: MemoryStore, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="GlobalModel m has no parts"):
+        pull_parts(store, "m", spec(None), tmp_path / "parts.safetensors")
+
+
+def test_damaged_parts_leave_nothing_behind(store: MemoryStore, tmp_path: Path) -> None:
+    store.put(contract.parts_key(DIGEST, PARTS_DIGEST), b"other bytes")
+    with pytest.raises(ArtifactError, match="the stored object is damaged"):
+        pull_parts(store, "m", spec(PARTS_DIGEST), tmp_path / "parts.safetensors")
+    assert list(tmp_path.iterdir()) == []
