@@ -48,8 +48,12 @@ class Verdict:
 
     @property
     def interval(self) -> Interval | None:
-        """How far the choice of the labels moves the mean: Student's interval over draws. None for one draw."""
-        return mean_interval(self.result.scores)
+        """How far the choice of the labels moves the mean: Student's interval over draws, cut to [0, 1].
+
+        None for one draw.
+        """
+        found = mean_interval(self.result.scores)
+        return None if found is None else Interval(max(0.0, found.low), min(1.0, found.high))
 
 
 def load_model(path: Path, architecture: str, image_size: int, runtime: Runtime) -> Encoder:
