@@ -12,7 +12,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from umim.api.base import GROUP, VERSION
-from umim.cli.resources import Model, Round, parse_model, parse_round
+from umim.cli.resources import Federation, Model, Round, parse_federation, parse_model, parse_round
 from umim.errors import AccessDeniedError, ConfigError, NotFoundError, UmimError
 
 TIMEOUT_SECONDS = (5, 30)  # connect, read
@@ -62,6 +62,14 @@ class Cluster:
     def round(self, namespace: str, name: str) -> Round:
         """Return one FederationRound. Raises NotFoundError."""
         return parse_round(self._get("federationrounds", namespace, name))
+
+    def federations(self, namespace: str | None) -> list[Federation]:
+        """Return the Federations of a namespace, or of all, sorted by namespace and name."""
+        return [parse_federation(one) for one in self._list("federations", namespace)]
+
+    def federation(self, namespace: str, name: str) -> Federation:
+        """Return one Federation. Raises NotFoundError."""
+        return parse_federation(self._get("federations", namespace, name))
 
     def models(self, namespace: str | None) -> list[Model]:
         """Return the GlobalModels of a namespace, or of all, sorted by namespace and name."""

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from umim.cli import models, rounds
+from umim.cli import federations, models, rounds
 from umim.cli.evaluate import evaluate
 from umim.cli.output import show_error
 from umim.cli.simulate import simulate
@@ -30,8 +30,9 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Rounds and models of federated training on Kubernetes.",
+    help="Campaigns, rounds and models of federated training on Kubernetes.",
 )
+app.add_typer(federations.app, name="federations")
 app.add_typer(rounds.app, name="rounds")
 app.add_typer(models.app, name="models")
 app.command()(evaluate)

@@ -14,7 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from umim.api.artifacts import ModelManifest
-from umim.api.base import Condition, Metrics
+from umim.api.base import Condition, Metrics, ModelReference
 from umim.api.round import JobStatus, Progress, SiteStatus
 from umim.cli.resources import Model, Round
 
@@ -25,6 +25,7 @@ PHASE_STYLES = {
     "Refused": "red",
     "Excluded": "red",
     "Late": "yellow",
+    "Skipped": "dim",
     "Backoff": "yellow",
     "Suspended": "yellow",
     "Running": "cyan",
@@ -97,7 +98,7 @@ def round_detail(one: Round, now: datetime) -> Group:
     """Return everything about a round: facts, conditions, sites."""
     spec, status = one.spec, one.status
     parent = spec.model.parent.global_model or f"start model by {spec.model.parent.init}"
-    facts = _facts(
+    facts = fact_table(
         ("Round", Text(f"{one.namespace}/{one.name}")),
         ("Phase", phase(status.phase, status.reason)),
         ("", Text(one.message)),
@@ -108,12 +109,12 @@ def round_detail(one: Round, now: datetime) -> Group:
         ),
         ("Aggregation", Text(f"{spec.aggregation.strategy}, quorum {spec.participants.quorum}")),
         ("Deadline", Text(spec.deadline)),
-        ("Started", Text(_moment(status.start_time, now))),
-        ("Finished", Text(_moment(status.completion_time, now))),
+        ("Started", Text(moment_text(status.start_time, now))),
+        ("Finished", Text(moment_text(status.completion_time, now))),
         ("Initialization", _job_state(status.initialization)),
-        ("Start model", Text(_reference(status.parent))),
+        ("Start model", Text(model_reference(status.parent))),
         ("Server step", _job_state(status.aggregation)),
-        ("Global model", Text(_reference(status.global_model))),
+        ("Global model", Text(model_reference(status.global_model))),
     )
     return Group(facts, Text(), conditions_table(status.conditions, now), sites_table(status.sites))
 
@@ -207,7 +208,7 @@ def model_facts(model: Model) -> Table:
     """Return what a person wants to know of a published model."""
     spec = model.spec
     made_by = f"round {spec.round.name} by {spec.strategy}"
-    return _facts(
+    return fact_table(
         ("Global model", Text(f"{model.namespace}/{model.name}")),
         ("Digest", Text(f"sha256:{spec.digest}")),
         ("Object key", Text(spec.object_key)),
@@ -223,7 +224,7 @@ def model_facts(model: Model) -> Table:
 def pulled(folder: str, manifest: ModelManifest, fetched: bool) -> Table:
     """Return what ``umim models pull`` has written."""
     how = "fetched and verified" if fetched else "already there, verified"
-    return _facts(
+    return fact_table(
         ("Model", Text(f"{folder}/model.safetensors  ({size(manifest.file.size_bytes)}, {how})")),
         ("Manifest", Text(f"{folder}/manifest.json")),
         ("sha256", Text(manifest.file.digest)),
@@ -254,7 +255,8 @@ def list_table(*columns: str) -> Table:
     return table
 
 
-def _facts(*rows: tuple[str, RenderableType]) -> Table:
+def fact_table(*rows: tuple[str, RenderableType]) -> Table:
+    """Return one line a fact, without those that are not known."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -318,10 +320,11 @@ def _contributors(lines: Iterable[str]) -> list[Text]:
     return [Text(f"  from {line}", style="dim") for line in lines]
 
 
-def _moment(moment: datetime | None, now: datetime) -> str:
+def moment_text(moment: datetime | None, now: datetime) -> str:
+    """Return a time and how long ago it was."""
     return NONE if moment is None else f"{moment.strftime('%Y-%m-%d %H:%M:%SZ')} ({age(moment, now)} ago)"
 
 
-def _reference(reference: object) -> str:
-    name, digest = getattr(reference, "name", None), getattr(reference, "digest", None)
-    return f"{name}  sha256:{digest}" if name else NONE
+def model_reference(reference: ModelReference | None) -> str:
+    """Return name and digest of a model."""
+    return NONE if reference is None else f"{reference.name}  sha256:{reference.digest}"

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from umim.api.base import Condition
+from umim.api.federation import FederationSpec, FederationStatus
 from umim.api.globalmodel import GlobalModelSpec
 from umim.api.round import FederationRoundSpec, FederationRoundStatus
 from umim.errors import ArtifactError, ConfigError
@@ -37,10 +39,27 @@ class Round:
     @property
     def message(self) -> str:
         """The sentence that explains the phase: of the newest condition that is true, or none."""
-        true = [condition for condition in self.status.conditions if condition.status == "True"]
-        refused = [one for one in self.status.conditions if one.type == "Accepted" and one.status == "False"]
-        chosen = refused or sorted(true, key=lambda condition: condition.last_transition_time)[-1:]
-        return chosen[0].message if chosen else ""
+        return _explanation(self.status.conditions)
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A Federation."""
+
+    namespace: str
+    name: str
+    created: datetime
+    spec: FederationSpec
+    status: FederationStatus
+    raw: Raw
+    """The object as the API server gave it."""
+
+    @property
+    def message(self) -> str:
+        """The sentence that explains the phase; while the campaign runs, where it stands."""
+        if self.status.phase == "Running" and self.status.reason == "StageRunning":
+            return next((one.message for one in self.status.conditions if one.type == "Complete"), "")
+        return _explanation(self.status.conditions)
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,17 @@ def parse_round(raw: Raw) -> Round:
         raise _other_version("FederationRound", raw, error) from error
     meta = raw["metadata"]
     return Round(meta["namespace"], meta["name"], _created(meta), spec, status, raw)
+
+
+def parse_federation(raw: Raw) -> Federation:
+    """Parse a Federation. Raises ConfigError when it is of another version than this tool."""
+    try:
+        spec = FederationSpec.model_validate(raw["spec"])
+        status = FederationStatus.model_validate(raw.get("status", {}))
+    except ValidationError as error:
+        raise _other_version("Federation", raw, error) from error
+    meta = raw["metadata"]
+    return Federation(meta["namespace"], meta["name"], _created(meta), spec, status, raw)
 
 
 def parse_model(raw: Raw) -> Model:
@@ -98,6 +128,14 @@ def without_bookkeeping(raw: Raw) -> dict[str, Any]:
     """Return an object for JSON output: without metadata.managedFields, which is for the API server."""
     meta = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
     return {**raw, "metadata": meta}
+
+
+def _explanation(conditions: Sequence[Condition]) -> str:
+    """Return the message of the newest condition that is true, or that of a refusal."""
+    true = [condition for condition in conditions if condition.status == "True"]
+    refused = [one for one in conditions if one.type == "Accepted" and one.status == "False"]
+    chosen = refused or sorted(true, key=lambda condition: condition.last_transition_time)[-1:]
+    return chosen[0].message if chosen else ""
 
 
 def _created(meta: Raw) -> datetime:
