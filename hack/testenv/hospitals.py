@@ -125,6 +125,8 @@ def sweep(platform: Platform) -> None:
     left = [item["metadata"]["name"] for item in platform.api.select("Namespace", labels=TEST_LABEL)]
     remove_rounds(platform)
     remove_namespaces(platform, [name for name in left if name not in (SYSTEM, FEDERATION)])
+    for item in platform.api.select("PersistentVolumeClaim", FEDERATION, TEST_LABEL):
+        platform.api.delete("PersistentVolumeClaim", FEDERATION, item["metadata"]["name"])
     for item in platform.api.select("PersistentVolume", labels=TEST_LABEL):
         platform.api.delete("PersistentVolume", "", item["metadata"]["name"])
 

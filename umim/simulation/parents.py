@@ -31,19 +31,32 @@ def take_parent(store: ObjectStore, name: str, folder: Path) -> ModelReference:
     manifest = parse_manifest(ModelManifest, manifest_path.read_bytes(), str(manifest_path))
     digest = manifest.file.digest
     _take(store, tensors, contract.model_key(digest), digest)
-    parts_digest = None if manifest.parts is None else manifest.parts.digest
-    if parts_digest is not None:
-        key = contract.parts_key(digest, parts_digest)
-        candidates = [folder / PARTS_NAME, folder / key.removeprefix(contract.model_prefix(digest))]
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
-            raise ConfigError(
-                f"parent {name}: {manifest_path} names other parts (decoder, shared heads), but there is no "
-                f"{candidates[0]}"
-            )
-        _take(store, found, key, parts_digest)
+    parts_digest = _take_parts(store, name, folder, manifest)
     store.put(contract.model_manifest_key(digest), manifest_bytes(manifest), if_absent=True)
     return ModelReference(name=name, digest=digest, parts_digest=parts_digest)
+
+
+def _take_parts(store: ObjectStore, name: str, folder: Path, manifest: ModelManifest) -> str | None:
+    """Copy the other parts into the store and return their digest, None where the model has none.
+
+    The manifest is that of whoever published the encoder first: a parts file of another round is as good.
+    """
+    digest, beside = manifest.file.digest, folder / PARTS_NAME
+    if beside.is_file():
+        found = sha256_of(beside)
+        _take(store, beside, contract.parts_key(digest, found), found)
+        return found
+    if manifest.parts is None:
+        return None
+    key = contract.parts_key(digest, manifest.parts.digest)
+    path = folder / key.removeprefix(contract.model_prefix(digest))
+    if not path.is_file():
+        raise ConfigError(
+            f"parent {name}: {MANIFEST_NAME} names other parts (MIM decoder, shared heads), but there is no {beside}: "
+            f"fetch them with umim models pull --parts {beside}"
+        )
+    _take(store, path, key, manifest.parts.digest)
+    return manifest.parts.digest
 
 
 def _take(store: ObjectStore, path: Path, key: str, digest: str) -> None:
