@@ -132,21 +132,27 @@ def sweep(platform: Platform) -> None:
 
 
 def remove_rounds(platform: Platform) -> None:
-    """Delete all rounds and models of the tests' federation.
+    """Delete all campaigns, rounds and models of the tests' federation.
 
     The models' objects stay: they are addressed by content, and another federation may use the same ones.
     """
     api = platform.api
-    for item in api.select("FederationRound", FEDERATION):
-        api.delete("FederationRound", FEDERATION, item["metadata"]["name"])
-    wait_until(
-        "all rounds of the tests deleted",
-        lambda: not api.select("FederationRound", FEDERATION),
-        90,
-        lambda: _listing(api.select("FederationRound", FEDERATION)),
-    )
+    for kind in ("Federation", "FederationRound"):
+        _remove_all(platform, kind)
     for item in api.select("GlobalModel", FEDERATION):
         api.delete("GlobalModel", FEDERATION, item["metadata"]["name"])
+
+
+def _remove_all(platform: Platform, kind: str) -> None:
+    api = platform.api
+    for item in api.select(kind, FEDERATION):
+        api.delete(kind, FEDERATION, item["metadata"]["name"])
+    wait_until(
+        f"every {kind} of the tests deleted",
+        lambda: not api.select(kind, FEDERATION),
+        90,
+        lambda: _listing(api.select(kind, FEDERATION)),
+    )
 
 
 def remove_namespaces(platform: Platform, names: list[str]) -> None:
