@@ -39,21 +39,20 @@ class Federation:
         self.parent = ModelReference(name="base", digest="0" * 64)
         self.updates: list[UpdateReference] = []
 
-    def start(self, tensors: Tensors, parts: WrittenTensors | None = None) -> None:
-        """Publish the parent."""
+    def start(self, tensors: Tensors, parts: WrittenTensors | None = None, **changes: Any) -> None:
+        """Publish the parent; ``changes`` go into its manifest."""
         path = write_safetensors(tensors, self.folder / "start").path
-        digest = publish_model(
-            self.store,
-            path,
-            architecture="vit",
-            image_size=64,
-            strategy="init-random",
-            round_uid=UID,
-            seed=0,
-            software={},
-            created=CREATED,
-            parts=parts,
-        )
+        fields: dict[str, Any] = {
+            "architecture": "vit",
+            "image_size": 64,
+            "strategy": "init-random",
+            "round_uid": UID,
+            "seed": 0,
+            "software": {},
+            "created": CREATED,
+            "parts": parts,
+        }
+        digest = publish_model(self.store, path, **(fields | changes))
         parts_digest = None if parts is None else parts.digest
         self.parent = ModelReference(name="base", digest=digest, parts_digest=parts_digest)
 
