@@ -85,10 +85,16 @@ def test_the_consent_is_what_the_values_say(helm: Helm) -> None:
     assert kube.of_kind(documents, "Hospital")["radiology"]["metadata"]["labels"]["umim.dev/modality"] == "ct"
 
 
+def test_a_hospital_can_name_its_task_and_allow_its_head(helm: Helm) -> None:
+    allowed = 'hospital.privacy.allowedArtifacts=["update","head"]'
+    spec = consent(helm.template("umim-hospital", json=['hospital.data.taskName="chest-ct"', allowed]))
+    assert (spec.data.task_name, spec.privacy.allowed_artifacts) == ("chest-ct", ["update", "head"])
+
+
 def test_unset_values_leave_the_defaults_to_the_api(helm: Helm) -> None:
     spec = consent(helm.template("umim-hospital"))
     assert spec.privacy == api.PrivacySpec()
-    assert (spec.data.path, spec.data.labels_file, spec.max_resources) == (None, None, {})
+    assert (spec.data.path, spec.data.task_name, spec.data.labels_file, spec.max_resources) == (None, None, None, {})
 
 
 def test_the_values_cover_every_field_of_a_hospital() -> None:

@@ -59,6 +59,23 @@ def test_the_progress_view_has_a_bar_a_site_with_speed_and_rest() -> None:
     assert " 50 %" in shown
 
 
+def test_pretraining_shows_how_far_it_is() -> None:
+    progress = site("b", "thorax", "Running")["progress"]
+    job = {"phase": "Running", "attempt": 2, "failures": 1, "progress": progress}
+    one = parse_round(round_object(phase="Initializing", sites=[], initialization=job))
+    shown = text(render.progress_view(one, NOW))
+    assert "start model" in shown
+    assert "epoch 2/2  loss 0.700  81 images/s  1m15s left" in shown
+    assert render.progress_line(one) == "federation/demo-1 Initializing 50 %"
+    assert "Running, attempt 2, 50 %" in text(render.round_detail(one, NOW), 200)
+
+
+def test_a_job_of_the_server_that_cannot_start_says_why() -> None:
+    job = {"phase": "Running", "attempt": 1, "message": "no such image"}
+    one = parse_round(round_object(phase="Aggregating", sites=[], aggregation=job))
+    assert "no such image" in text(render.progress_view(one, NOW))
+
+
 def test_the_description_shows_conditions_and_sites() -> None:
     model = {"name": "demo-1-model", "digest": DIGEST}
     shown = text(render.round_detail(parse_round(round_object(phase="Complete", globalModel=model)), NOW), 200)
