@@ -51,6 +51,14 @@ format: python ## Format the code.
 	@python3 -m hack.venv dev
 	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
 
+PROFILE ?= quick
+DATA ?=
+.PHONY: benchmark-learning
+benchmark-learning: python ## Run the learning benchmark; PROFILE=quick|full, DATA=folder with the packs.
+	@python3 -m hack.venv dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.learning --profile $(PROFILE) $(if $(DATA),--data $(DATA)) \
+		--out $(if $(filter full,$(PROFILE)),docs/benchmarks,build/benchmarks)
+
 .PHONY: images
 images: python ## Build the container images and load them into the embedded cluster.
 	@python3 -m hack.images build

@@ -31,6 +31,8 @@ class FeatureOptions:
     features on which teachers disagree need not be averaged. 0: none."""
     teachers: float = 16.0
     """Most teachers, those with the most samples: all are in memory at once."""
+    anchor: float = 0.0
+    """Weight of the parent as one more teacher, relative to all hospitals together: keeps what it knew."""
     tint: float = 0.0
     """Largest relative change of each colour channel of the server's images: hospitals may have colour where the
     server has none."""
@@ -52,12 +54,15 @@ class FeatureDistiller(Objective):
         mim_weight: float,
         options: FeatureOptions,
     ) -> None:
-        """``shares_K`` are the teachers' weights, with sum 1; ``parent`` is needed for novelty."""
+        """``shares_K`` are the teachers' weights, with sum 1; ``parent`` is needed for novelty and anchor."""
         super().__init__()
         self.encoder = student
         self.mim = mim if mim_weight > 0 else None
         self.mim_weight = mim_weight
         self.options = options
+        if parent is not None and options.anchor > 0:
+            teachers = [*teachers, parent]
+            shares_K = [*(share / (1 + options.anchor) for share in shares_K), options.anchor / (1 + options.anchor)]
         # Plain lists: teachers are not trained and belong into no checkpoint.
         self._teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
         self._parent = parent.eval().requires_grad_(False) if parent is not None and options.novelty > 0 else None

@@ -8,7 +8,13 @@ from umim.api.options import Options, check_options
 from umim.api.round import DistillationSpec
 
 DISTILLERS: Mapping[str, Options] = {
-    "features": {"novelty": (0.0, 10.0), "projectors": (0.0, 1.0), "teachers": (1.0, 1000.0), "tint": (0.0, 1.0)}
+    "features": {
+        "anchor": (0.0, 100.0),
+        "novelty": (0.0, 10.0),
+        "projectors": (0.0, 1.0),
+        "teachers": (1.0, 1000.0),
+        "tint": (0.0, 1.0),
+    }
 }
 """Every strategy by name, with its options; see its module for what they do."""
 
