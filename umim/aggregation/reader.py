@@ -12,7 +12,7 @@ import torch
 
 from umim.api.artifacts import HeadExclusion, TensorInfo
 from umim.api.hospital import Task
-from umim.artifacts.tensors import open_safetensors
+from umim.artifacts.tensors import open_safetensors, read_header
 
 
 class TensorSource(Protocol):
@@ -75,6 +75,26 @@ class SpilledUpdate:
     """Figures that the hospital let out."""
     head: SpilledHead | HeadExclusion | None = None
     """The task head that came with it, or why it cannot be used. None: none came."""
+
+
+class SpilledTensors(Mapping[str, torch.Tensor]):
+    """The tensors of a file on the local disk as a mapping that holds none of them: each look reads one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names = tuple(read_header(path))
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        with open_safetensors(self._path) as reader:
+            return reader.read(name).clone()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import umim
 from umim import contract, telemetry
 from umim.aggregation.heads import SharedHeads, merge_heads
-from umim.aggregation.reader import SpilledUpdate
+from umim.aggregation.reader import SpilledTensors, SpilledUpdate
 from umim.aggregation.run import Collected, collect, merge
 from umim.aggregation.strategy import make_strategy
 from umim.api.artifacts import JobResult
@@ -32,7 +33,7 @@ from umim.data.load import load_dataset
 from umim.distillation.run import Student, Teacher, choose_scale, distil, scaled, server_mim_loss
 from umim.entrypoints.runner import run_job
 from umim.entrypoints.server import kept_checkpoints, progress_sink
-from umim.errors import ConfigError
+from umim.errors import ConfigError, TrainingError
 from umim.models.state import ModelState
 from umim.settings import StoreSettings, TelemetrySettings, job_config
 from umim.training.reporter import Clock, log_loading
@@ -144,6 +145,9 @@ def _learn(
         if config.distillation is not None or len(scales) > 1:
             raise ConfigError("spec.serverDataset is missing: distillation and several aggregation.scales need it")
         return scaled(merged, parent, scales[0]), {}
+    if config.distillation is None and not merged.mim:
+        _log.warning("the model has no MIM decoder: it is not measured, and the first of aggregation.scales is taken")
+        return scaled(merged, parent, scales[0]), {}
     unlabelled = config.data.model_copy(update={"task": "none"})
     dataset = load_dataset(unlabelled, config.image_size, log_loading(around.clock))
     student, runtime = Student(config.architecture, config.image_size, dataset), around.runtime
@@ -153,7 +157,11 @@ def _learn(
         state, distilled = _distil(config, config.distillation, student, state, parent, updates, around)
         figures |= distilled
     loss = server_mim_loss(state, student, config.seed, runtime)
-    return state, figures if loss is None else figures | {"server_mim_loss": loss}
+    if loss is None:
+        return state, figures
+    if not math.isfinite(loss):
+        raise TrainingError(f"the MIM loss of the merged model on spec.serverDataset is {loss}")
+    return state, figures | {"server_mim_loss": loss}
 
 
 def _distil(
@@ -165,7 +173,7 @@ def _distil(
     updates: Sequence[SpilledUpdate],
     around: Surroundings,
 ) -> tuple[ModelState, Metrics]:
-    teachers = [Teacher(update.site, update.samples, read_safetensors(update.path)) for update in updates]
+    teachers = [Teacher(update.site, update.samples, SpilledTensors(update.path)) for update in updates]
     start = hashlib.sha256(f"{config.parent.model_dump_json()} {config.aggregation.model_dump_json()}\n".encode())
     for update in updates:
         start.update(f"{update.site} {update.digest} {update.samples}\n".encode())
