@@ -1,0 +1,142 @@
+"""A round that is simulated without a cluster gives the very model that the cluster publishes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hack.testenv.hospitals import NAME, Site
+from hack.testenv.images import write_textures
+from hack.testenv.platform import FEDERATION, Platform, describe_pod
+from hack.testenv.rounds import SECONDS, Round
+from hack.testenv.volumes import federation_volume
+from hack.testenv.waiting import wait_until
+from tests.e2e.conftest import Launch
+from umim import contract
+
+Object = dict[str, Any]
+CLAIM = "simulation"
+POD = "simulation"
+OWN_ENVIRONMENT = (contract.ENV_CONFIG, contract.ENV_TRACEPARENT)
+SCRIPT = f"""
+import json, os
+from pathlib import Path
+from umim.artifacts.local import LocalStore
+from umim.simulation.claims import LocalClaims
+from umim.simulation.resources import parse_documents
+from umim.simulation.run import simulate
+from umim.training.runtime import start_runtime, thread_count
+from umim.training.site import Surroundings
+
+data, tmp = Path("/data"), Path("/tmp")
+(campaign,), hospitals = parse_documents(json.loads((data / "documents.json").read_text()), "documents.json")
+claims = LocalClaims(data, {{("{FEDERATION}", "{CLAIM}"): data}})
+around = Surroundings(start_runtime(thread_count(os.environ)), lambda progress: None)
+result = simulate(campaign, hospitals, claims, LocalStore(tmp / "out"), tmp / "work", around)
+print(json.dumps(result.to_dict()))
+"""
+
+
+@pytest.fixture
+def volume(platform: Platform, tmp_path: Path) -> Iterator[Path]:
+    """A folder with the server's images that is the claim ``simulation`` of the federation."""
+    folder = tmp_path / "volume"
+    write_textures(folder / "pool.npz", 24, seed=9)
+    with federation_volume(platform, CLAIM, folder):
+        yield folder
+
+
+@pytest.fixture
+def in_cluster(launch: Launch, volume: Path, sites: tuple[Site, Site, Site]) -> Iterator[Round]:
+    """A round with all that the server can do, by the operator."""
+    made = launch(
+        "in-cluster",
+        *sites[:2],
+        parent={"init": "mim"},
+        pretraining={"epochs": 1, "batchSize": 8},
+        serverDataset={"claimName": CLAIM, "path": "pool.npz", "format": "npz", "task": "none"},
+        training={"epochs": 2, "objective": "supervised+mim"},
+        aggregation={"scales": [0.5, 1.0]},
+        distillation={"epochs": 1, "batchSize": 8},
+    )
+    try:
+        made.wait_phase("Complete", 2 * SECONDS)
+        yield made
+    finally:  # its Pods hold the volume
+        made.delete()
+
+
+def test_a_simulated_round_gives_the_clusters_model(
+    platform: Platform, in_cluster: Round, volume: Path, sites: tuple[Site, Site, Site]
+) -> None:
+    _write_inputs(platform, in_cluster, volume, sites[:2])
+    simulated = _simulate(platform, in_cluster, sites[0])
+    (one,) = simulated["rounds"]
+    status, spec = in_cluster.status, in_cluster.model()["spec"]
+    assert simulated["phase"] == "Complete"
+    assert one["models"][0]["spec"]["digest"] == status["parent"]["digest"]
+    assert [site["updateDigest"] for site in one["status"]["sites"]] == [
+        site["updateDigest"] for site in status["sites"]
+    ]
+    model = one["models"][-1]["spec"]
+    assert (model["digest"], model["partsDigest"]) == (spec["digest"], spec["partsDigest"])
+    assert model["metrics"]["server_mim_loss"] == spec["metrics"]["server_mim_loss"]
+
+
+def _write_inputs(platform: Platform, made: Round, volume: Path, sites: tuple[Site, ...]) -> None:
+    """Write the round and its hospitals, as the API server has them, and copies of their data."""
+    hospitals = [platform.api.get("Hospital", site.namespace, NAME) for site in sites]
+    for site, hospital in zip(sites, hospitals, strict=True):
+        shutil.copytree(site.folder / "data", volume / site.namespace / hospital["spec"]["data"]["claimName"])
+    (volume / "documents.json").write_text(json.dumps([made.body, *hospitals]))
+
+
+def _simulate(platform: Platform, made: Round, site: Site) -> Object:
+    """Run the simulation in a Pod like that of the site's Job, and return its result."""
+    api = platform.api
+    (job,) = made.jobs(site.namespace)
+    (like,) = job["spec"]["template"]["spec"]["containers"]
+    container = {key: like[key] for key in ("image", "imagePullPolicy", "resources", "securityContext")}
+    container |= {
+        "name": POD,
+        "command": ["python", "-c", SCRIPT],
+        "env": [item for item in like["env"] if item["name"] not in OWN_ENVIRONMENT],
+        "volumeMounts": [
+            {"name": "data", "mountPath": "/data", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+    spec = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": job["spec"]["template"]["spec"]["securityContext"],
+        "containers": [container],
+        "volumes": [
+            {"name": "data", "persistentVolumeClaim": {"claimName": CLAIM, "readOnly": True}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+    meta = {"name": POD, "namespace": FEDERATION}
+    api.delete("Pod", FEDERATION, POD, now=True)
+    api.create({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+    try:
+        phase = wait_until("the simulation has ended", lambda: _ended(platform), SECONDS, lambda: _described(platform))
+        assert phase == "Succeeded", _described(platform)
+        result: Object = json.loads(api.log(FEDERATION, POD).splitlines()[-1])
+        return result
+    finally:
+        api.delete("Pod", FEDERATION, POD, now=True)
+
+
+def _ended(platform: Platform) -> str | None:
+    phase = platform.api.get("Pod", FEDERATION, POD)["status"].get("phase")
+    return phase if phase in ("Succeeded", "Failed") else None
+
+
+def _described(platform: Platform) -> str:
+    return describe_pod(platform.api, platform.api.get("Pod", FEDERATION, POD))
