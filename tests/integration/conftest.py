@@ -12,10 +12,10 @@ from hack.testenv.platform import FEDERATION, Platform
 from hack.testenv.waiting import wait_until
 from tests.e2e.conftest import start_model
 
-__all__ = ["changed", "good_hospital", "good_model", "good_round", "start_model"]
+__all__ = ["changed", "good_federation", "good_hospital", "good_model", "good_round", "start_model"]
 
 Object = dict[str, Any]
-KINDS = ("FederationRound", "Hospital", "GlobalModel")
+KINDS = ("Federation", "FederationRound", "Hospital", "GlobalModel")
 
 
 def good_round(name: str = "good") -> Object:
@@ -28,6 +28,21 @@ def good_round(name: str = "good") -> Object:
         "spec": {
             "model": {"architecture": "test_vit", "imageSize": 32, "parent": {"globalModel": "nothing"}},
             "participants": {"hospitals": hospitals, "quorum": 2},
+        },
+    }
+
+
+def good_federation(name: str = "good") -> Object:
+    """Return a campaign of three stages that the API server accepts. Its start model does not exist."""
+    hospitals = [{"namespace": f"nowhere-{letter}", "name": "radiology"} for letter in "ab"]
+    participants = {"hospitals": hospitals, "quorum": 2}
+    return {
+        "apiVersion": "umim.dev/v1alpha1",
+        "kind": "Federation",
+        "metadata": {"name": name, "namespace": FEDERATION},
+        "spec": {
+            "model": {"architecture": "test_vit", "imageSize": 32, "parent": {"globalModel": "nothing"}},
+            "stages": [{"name": name, "participants": participants} for name in ("ct", "mri", "us")],
         },
     }
 

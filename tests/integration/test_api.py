@@ -9,9 +9,9 @@ import pytest
 from hack.testenv.api import ApiError
 from hack.testenv.platform import FEDERATION, Platform
 from hack.testenv.rounds import Round
-from tests.integration.conftest import changed, good_hospital, good_model, good_round
+from tests.integration.conftest import changed, good_federation, good_hospital, good_model, good_round
 
-KINDS = ("FederationRound", "Hospital", "GlobalModel")
+KINDS = ("Federation", "FederationRound", "Hospital", "GlobalModel")
 
 
 def test_every_default_is_visible_after_apply(clean: Platform) -> None:
@@ -85,16 +85,18 @@ def test_kubectl_get_wide_shows_strategy_deadline_and_reason(platform: Platform,
 @pytest.mark.parametrize(
     ("short", "wide", "columns"),
     [
+        ("fed", False, "NAME PHASE STAGE ROUND MODEL AGE"),
+        ("fed", True, "NAME PHASE STAGE ROUND MODEL AGE REASON"),
         ("hosp", False, "NAME FEDERATIONS FORMAT TASK UPDATES LAST-ROUND AGE"),
         ("hosp", True, "NAME FEDERATIONS FORMAT TASK UPDATES LAST-ROUND CLIP-NORM AGE"),
         ("gmodel", False, "NAME ARCHITECTURE STRATEGY PARENT ROUND AGE"),
         ("gmodel", True, "NAME ARCHITECTURE STRATEGY PARENT ROUND DIGEST AGE"),
     ],
 )
-def test_kubectl_get_has_the_columns_of_hospitals_and_models(
+def test_kubectl_get_has_the_columns_of_campaigns_hospitals_and_models(
     clean: Platform, short: str, wide: bool, columns: str
 ) -> None:
-    for body in (good_hospital(), good_model()):
+    for body in (good_federation(), good_hospital(), good_model()):
         clean.api.create(body)
     output = ["-o", "wide"] if wide else []
     head = clean.run_kubectl("get", short, "-n", FEDERATION, *output).splitlines()[0]
@@ -115,7 +117,7 @@ def test_the_operator_holds_the_round_with_its_finalizer_and_lets_it_go(platform
     assert platform.api.find("FederationRound", FEDERATION, "held") is None
 
 
-@pytest.mark.parametrize("short", ["fround", "gmodel", "hosp", "umim"])
+@pytest.mark.parametrize("short", ["fed", "fround", "gmodel", "hosp", "umim"])
 def test_short_names_and_the_category_work(platform: Platform, short: str) -> None:
     platform.run_kubectl("get", short, "-A")
 
@@ -137,8 +139,7 @@ def test_kubectl_explain_names_unit_and_default(platform: Platform, path: str) -
 
 
 def _schema(platform: Platform, kind: str) -> dict[str, Any]:
-    plural = {"FederationRound": "federationrounds", "Hospital": "hospitals", "GlobalModel": "globalmodels"}[kind]
-    body = platform.api.get("CustomResourceDefinition", "", f"{plural}.umim.dev")
+    body = platform.api.get("CustomResourceDefinition", "", f"{kind.lower()}s.umim.dev")
     schema: dict[str, Any] = body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return schema
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from hack.testenv.api import ApiError
+from hack.testenv.campaigns import Campaign
 from hack.testenv.hospitals import RELEASE, Hospitals
 from hack.testenv.platform import FEDERATION, PREFIX, Platform
 from hack.testenv.rounds import Round
@@ -17,7 +18,7 @@ from hack.testenv.waiting import wait_until
 Object = dict[str, Any]
 
 FILES = sorted((Path(__file__).parents[1] / "catalogue").glob("*.yaml"))
-PLACES = ("admission", "round", "site")
+PLACES = ("admission", "federation", "round", "site")
 SITES = f"{PREFIX}-catalogue"
 """Namespace of the catalogue's hospitals."""
 
@@ -60,16 +61,27 @@ def test_it_is_rejected_at_admission(platform: Platform, path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def applied(platform: Platform, hospitals: Hospitals, start_model: Any) -> dict[str, Round]:
-    """All that the API server takes, applied at once: the rounds by file."""
+    """All rounds that the API server takes, applied at once with what belongs to them, by file."""
     hospitals.add(SITES)
     found = {}
     for path in FILES:
-        if _note(path, "rejected-by") != "admission":
+        if _note(path, "rejected-by") in ("round", "site"):
             *others, body = _read(path)
             for other in others:
                 platform.api.apply(other)
             found[path.stem] = Round.create(platform, body)
     return found
+
+
+@pytest.mark.parametrize("path", _at("federation"))
+def test_it_is_rejected_by_a_condition_of_the_campaign(platform: Platform, start_model: Any, path: Path) -> None:
+    (body,), says = _read(path), _note(path, "says")
+    campaign = Campaign.create(platform, body)
+    wait_until(
+        f"{says!r} in a condition", lambda: _says(campaign.status.get("conditions", []), says), 60, campaign.dump
+    )
+    assert "globalModel" not in campaign.status
+    campaign.delete()
 
 
 @pytest.mark.parametrize("path", _at("round"))

@@ -60,6 +60,12 @@ def test_the_operator_cannot_change_a_hospitals_terms(platform: Platform, site: 
     assert _may(platform, OPERATOR, "get", "umim.dev/hospitals", site.namespace)
 
 
+def test_the_operator_makes_rounds_but_no_campaigns(platform: Platform) -> None:
+    assert _may(platform, OPERATOR, "create", "umim.dev/federationrounds", FEDERATION)
+    for verb in ("create", "update", "delete"):
+        assert not _may(platform, OPERATOR, verb, "umim.dev/federations", FEDERATION)
+
+
 @pytest.mark.parametrize("resource", ["pods", "secrets", "configmaps", "batch/jobs", "umim.dev/hospitals"])
 def test_a_sites_service_account_has_no_rights(platform: Platform, site: Site, resource: str) -> None:
     who = f"system:serviceaccount:{site.namespace}:umim-site"

@@ -9,8 +9,10 @@ import yaml
 
 from hack import render
 from umim.api.base import ApiModel
+from umim.api.federation import FederationSpec, StopEarlySpec
 from umim.api.hospital import DatasetSpec, HospitalSpec
 from umim.api.round import FederationRoundSpec, TrainingSpec
+from umim.rounds.validity import problems
 
 SAMPLES = render.ROOT / "manifests/samples"
 
@@ -36,6 +38,14 @@ def test_the_round_sample_is_valid_and_shows_every_field() -> None:
     FederationRoundSpec.model_validate(spec)
     assert set(spec) == names(FederationRoundSpec)
     assert set(spec["training"]) == names(TrainingSpec)
+
+
+def test_the_federation_sample_is_valid_and_shows_every_field() -> None:
+    spec = load(SAMPLES / "federation.yaml")["spec"]
+    assert problems(FederationSpec.model_validate(spec), "spec") == []
+    assert set(spec) == names(FederationSpec)
+    assert set(spec["stopEarly"]) == names(StopEarlySpec)
+    assert len(spec["stages"]) == 3
 
 
 def test_the_hospital_sample_is_what_the_chart_makes_of_its_sample_values() -> None:
