@@ -150,6 +150,33 @@ def test_a_round_of_the_same_name_stands_in_the_way_until_it_is_deleted(platform
     assert made.rounds == []
 
 
+def test_a_round_that_the_api_server_refuses_is_tried_again(platform: Platform) -> None:
+    quota = {"namespace": FEDERATION, "name": "no-rounds"}
+    hard = {"hard": {"count/federationrounds.umim.dev": "0"}}
+    api = platform.api
+    api.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": quota, "spec": hard})
+    try:
+        wait_until(
+            "the quota",
+            lambda: _enforced(api.get("ResourceQuota", FEDERATION, "no-rounds")),
+            60,
+            lambda: "it is not enforced",
+        )
+        made = Campaign.create(platform, good_federation("refused"))
+        made.wait("the reason", lambda status: status.get("reason") == "RoundRefused")
+        assert "exceeded quota" in made.condition("Accepted")["message"]
+        assert made.rounds == []
+    finally:
+        api.delete("ResourceQuota", FEDERATION, "no-rounds")
+    made.wait("acceptance", lambda _: made.condition("Accepted").get("status") == "True")
+    assert [one.name for one in made.rounds] == ["refused-s1-ct-r1"]
+    made.delete()
+
+
+def _enforced(quota: Object) -> bool:
+    return "count/federationrounds.umim.dev" in quota.get("status", {}).get("used", {})
+
+
 def _wait_stages(campaign: Campaign, names: list[str]) -> None:
     """Wait until the table has exactly these stages."""
     campaign.wait(f"the stages {names}", lambda status: [item["name"] for item in status.get("stages", [])] == names)

@@ -129,6 +129,14 @@ def test_objects_are_applied_on_the_server_by_one_manager(kube: Kube, api: Api) 
     assert request.body == body
 
 
+def test_fields_of_an_object_are_changed_by_a_merge_patch(kube: Kube, api: Api) -> None:
+    kube.merge("FederationRound", "ns", "n", {"spec": {"suspend": True}})
+    (request,) = api.requests
+    assert (request.method, request.path) == ("PATCH", "/apis/umim.dev/v1alpha1/namespaces/ns/federationrounds/n")
+    assert request.content_type == "application/merge-patch+json"
+    assert request.body == {"spec": {"suspend": True}}
+
+
 def test_objects_are_created_in_their_namespace(kube: Kube, api: Api) -> None:
     body = {"metadata": {"namespace": "ns", "generateName": "n."}}
     kube.create(body, "Event")
