@@ -188,10 +188,10 @@ def _check_classes(what: str, targets: Any, pack: Pack) -> None:
         if not targets.any() or targets.all():
             raise DataError(f"{what}: all pixels are {'background' if not targets.any() else 'foreground'}")
         return
-    with_it = one_hot(targets, len(pack.classes)).sum(axis=0)
-    for name, count in zip(pack.classes, with_it, strict=True):
-        if count in (0, len(targets)):
-            which = "no image is" if count == 0 else "all images are"
+    with_it = one_hot(targets, len(pack.classes)).sum(axis=0).tolist()
+    for count, which in ((0, "no image is"), (len(targets), "all images are")):
+        if count in with_it:
+            name = pack.classes[with_it.index(count)]
             raise DataError(f"{what}: {which} of class {name}; a score needs images of it and of others")
 
 
