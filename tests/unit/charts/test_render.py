@@ -18,7 +18,7 @@ def test_every_derived_file_is_up_to_date(helm: Helm) -> None:
 def test_the_chart_holds_the_generated_definitions_and_no_others() -> None:
     chart = {path.name for path in (render.CHARTS / "umim/files/crds").iterdir()}
     assert chart == {path.name for path in (render.ROOT / "manifests/crds").glob("*.yaml")}
-    assert len(chart) == 3
+    assert len(chart) == 4
 
 
 def test_every_sample_of_values_is_rendered() -> None:
