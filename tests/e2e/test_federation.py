@@ -11,6 +11,7 @@ from hack.testenv.campaigns import Campaign, federation_body, stage
 from hack.testenv.hospitals import Hospitals, Site
 from hack.testenv.images import write_textures
 from hack.testenv.platform import FEDERATION, PREFIX, Platform
+from hack.testenv.rounds import SECONDS
 from hack.testenv.volumes import federation_volume
 
 CLAIM = "campaign-pool"
@@ -79,7 +80,7 @@ def test_a_bad_edit_of_a_later_stage_holds_the_campaign_after_its_running_round(
     campaign.set(
         stages=[one, bad, stage("three", four[3:], training={"epochs": 2, "batchSize": 8, "seed": 7})], suspend=False
     )
-    model = campaign.wait("the first model", lambda status: status.get("globalModel"))
+    model = campaign.wait("the first model", lambda status: status.get("globalModel"), 3 * SECONDS)
     campaign.wait("the reason", lambda status: status.get("reason") == "UnknownStrategy")
     accepted = campaign.condition("Accepted")
     assert accepted["status"] == "False"
@@ -98,7 +99,7 @@ def test_suspended_between_stages_it_starts_no_round_although_all_is_well(
     assert [item["phase"] for item in campaign.status["stages"]] == ["Complete", "Pending", "Pending"]
     assert [round_.name for round_ in campaign.rounds] == NAMES[:1]
     campaign.set(suspend=False)
-    campaign.wait("phase Complete", lambda status: status.get("phase") == "Complete")
+    campaign.wait("phase Complete", lambda status: status.get("phase") == "Complete", 4 * SECONDS)
     assert campaign.condition("Suspended")["reason"] == "Resumed"
 
 
