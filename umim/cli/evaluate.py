@@ -40,7 +40,7 @@ class Probe(StrEnum):
 
 
 ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A safetensors file, a folder from `umim models pull`, or a GlobalModel.")
+    str, typer.Argument(help="A safetensors file, a folder from `umim models pull`, or a GlobalModel.")
 ]
 Data = Annotated[
     list[Path], typer.Option("--data", help="npz archive with a training and a test part. May be given several times.")
