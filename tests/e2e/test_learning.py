@@ -112,12 +112,18 @@ def test_a_hospital_that_does_not_allow_it_lets_no_head_out(
         assert ledger[-1].get("headDigest") == digest
 
 
-def test_pretraining_goes_on_after_its_pod_was_killed(
-    platform: Platform, launch: Launch, volume: None, sites: tuple[Site, Site, Site]
-) -> None:
+@pytest.fixture
+def pretraining(launch: Launch, volume: None, sites: tuple[Site, Site, Site]) -> Iterator[Round]:
+    """A round with a long pretraining."""
     # A seed of its own: a start model that an earlier run has published would keep the figures of that run.
-    pretraining = {"epochs": 400, "batchSize": 8, "seed": secrets.randbelow(1 << 31)}
-    made = launch("resumed", sites[0], parent={"init": "mim"}, serverDataset=POOL, pretraining=pretraining)
+    long = {"epochs": 400, "batchSize": 8, "seed": secrets.randbelow(1 << 31)}
+    made = launch("resumed", sites[0], parent={"init": "mim"}, serverDataset=POOL, pretraining=long)
+    yield made
+    made.delete()
+
+
+def test_pretraining_goes_on_after_its_pod_was_killed(platform: Platform, pretraining: Round) -> None:
+    made = pretraining
     prefix, store = contract.checkpoint_prefix(made.uid, "init"), platform.store()
     made.wait("live progress", lambda status: (status.get("initialization") or {}).get("progress"))
     made.wait("a checkpoint", lambda _: any(info.key.endswith(".json") for info in store.list(prefix)))

@@ -75,6 +75,7 @@ def test_the_consent_is_what_the_values_say(helm: Helm) -> None:
             path="chest-ct",
             format="dicom",
             task="classification",
+            task_name="chest-ct",
             labels_file="labels.csv",
         ),
         work_claim_name="umim-work",
