@@ -31,7 +31,7 @@ def campaign(
     platform: Platform, four: tuple[Site, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Campaign]:
     """A campaign whose first round has just been suspended, before anything else is done with it."""
-    folder = tmp_path_factory.mktemp("pool")
+    folder = tmp_path_factory.mktemp("campaign") / "pool"
     write_textures(folder / "pool.npz", 24, seed=9)
     stages = [stage("one", four[:2]), stage("two", four[2:3]), stage("three", four[:1])]
     with federation_volume(platform, CLAIM, folder):

@@ -142,7 +142,7 @@ def _accept(draft: FederationDraft) -> bool:
         if rejected is not None:
             draft.reject(
                 rejected.reason,
-                f"Stage {stage.name} (spec.stages[{index}] with the federation's settings): {rejected.message} "
+                f"Stage {stage.name} (spec.stages[{index}] with the federation's settings): {rejected.message.rstrip('.')}. "
                 "No round starts until this is mended.",
             )
             return False
