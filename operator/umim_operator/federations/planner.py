@@ -140,11 +140,9 @@ def _accept(draft: FederationDraft) -> bool:
     for index, stage in enumerate(draft.spec.stages[draft.status.frozen_stages :], draft.status.frozen_stages):
         rejected = static_rejection(round_spec(draft.spec, CampaignRound(0, "", index), "any"))
         if rejected is not None:
-            draft.reject(
-                rejected.reason,
-                f"Stage {stage.name} (spec.stages[{index}] with the federation's settings): {rejected.message.rstrip('.')}. "
-                "No round starts until this is mended.",
-            )
+            where = f"Stage {stage.name} (spec.stages[{index}] with the federation's settings)"
+            why = rejected.message.rstrip(".")
+            draft.reject(rejected.reason, f"{where}: {why}. No round starts until this is mended.")
             return False
     draft.condition("Accepted", True, Reason.ACCEPTED, "All stages are well formed.")
     return True
