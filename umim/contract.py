@@ -59,6 +59,11 @@ def site_label(site: str) -> str:
     return f"{site[:52].rstrip('.-')}-{hashlib.sha256(site.encode()).hexdigest()[:10]}"
 
 
+MODEL_FILE = "model.safetensors"
+MANIFEST_FILE = "manifest.json"
+"""Names of a model's two files, in the store and where it is fetched to."""
+
+
 def model_prefix(digest: str) -> str:
     """Return the key prefix of a global model."""
     return f"models/sha256/{digest}/"
@@ -66,12 +71,12 @@ def model_prefix(digest: str) -> str:
 
 def model_key(digest: str) -> str:
     """Return the key of a global model's tensors file."""
-    return model_prefix(digest) + "model.safetensors"
+    return model_prefix(digest) + MODEL_FILE
 
 
 def model_manifest_key(digest: str) -> str:
     """Return the key of a global model's manifest."""
-    return model_prefix(digest) + "manifest.json"
+    return model_prefix(digest) + MANIFEST_FILE
 
 
 def parts_key(digest: str, parts_digest: str) -> str:

@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from umim import contract
 from umim.artifacts.files import replace_file
 from umim.cli import options
 from umim.cli.kube import Cluster
 from umim.cli.model_file import ModelFile, described, local_model, names_a_file
 from umim.cli.output import Format, show_json, show_list
-from umim.cli.pull import TENSORS_NAME, pull_model
+from umim.cli.pull import pull_model
 from umim.cli.render import NONE, list_table
 from umim.cli.store import open_store
 from umim.errors import ConfigError
@@ -89,7 +90,7 @@ def evaluate(
             digest = cluster.model(namespace or cluster.namespace, model).spec.digest
             with open_store(cluster, os.environ, endpoint, operator_namespace) as store:
                 manifest, _ = pull_model(store, digest, Path(folder))
-            file = described(Path(folder) / TENSORS_NAME, manifest, architecture, image_size)
+            file = described(Path(folder) / contract.MODEL_FILE, manifest, architecture, image_size)
         result, verdicts = _judge(model, file, data, settings)
     if out is not None:
         with replace_file(out) as written:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from umim import contract
 from umim.api.artifacts import ModelManifest
 from umim.artifacts.files import sha256_of
 from umim.artifacts.manifests import parse_manifest
-from umim.cli.pull import MANIFEST_NAME, TENSORS_NAME
 from umim.errors import ArtifactError, ConfigError, NotFoundError
 
 
@@ -37,17 +37,18 @@ def local_model(model: str, architecture: str | None, image_size: int | None) ->
     A manifest.json beside it that names the file's digest says architecture and image size; without one both must
     be given. Raises NotFoundError, ConfigError for the options, ArtifactError for a file that its manifest denies.
     """
-    path = Path(model) / TENSORS_NAME if Path(model).is_dir() else Path(model)
+    path = Path(model) / contract.MODEL_FILE if Path(model).is_dir() else Path(model)
     if not path.is_file():
         raise NotFoundError(
-            f"{path} does not exist: give a safetensors file, a folder with {TENSORS_NAME} or the name of a GlobalModel"
+            f"{path} does not exist: give a safetensors file, a folder with {contract.MODEL_FILE} or the name of a "
+            "GlobalModel"
         )
     digest = sha256_of(path)
-    beside = path.with_name(MANIFEST_NAME)
+    beside = path.with_name(contract.MANIFEST_FILE)
     if not beside.is_file():
         if architecture is None or image_size is None:
             raise ConfigError(
-                f"{path} has no {MANIFEST_NAME} beside it: say what it is with --architecture and --image-size"
+                f"{path} has no {contract.MANIFEST_FILE} beside it: say what it is with --architecture and --image-size"
             )
         return ModelFile(path, digest, architecture, image_size)
     manifest = parse_manifest(ModelManifest, beside.read_bytes(), str(beside))

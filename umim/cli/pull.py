@@ -12,9 +12,6 @@ from umim.artifacts.manifests import manifest_bytes, read_model_manifest
 from umim.artifacts.store import ObjectStore
 from umim.errors import ArtifactError, NotFoundError
 
-TENSORS_NAME = "model.safetensors"
-MANIFEST_NAME = "manifest.json"
-
 
 def pull_model(store: ObjectStore, digest: str, folder: Path) -> tuple[ModelManifest, bool]:
     """Write model.safetensors and manifest.json below a folder; returns the manifest and whether bytes were fetched.
@@ -24,9 +21,9 @@ def pull_model(store: ObjectStore, digest: str, folder: Path) -> tuple[ModelMani
     its bytes are not what the digest says.
     """
     manifest = read_model_manifest(store, digest)
-    tensors = folder / TENSORS_NAME
+    tensors = folder / contract.MODEL_FILE
     missing = _pull(store, contract.model_key(digest), digest, tensors)
-    with replace_file(folder / MANIFEST_NAME) as file:
+    with replace_file(folder / contract.MANIFEST_FILE) as file:
         file.write(manifest_bytes(manifest))
     return manifest, missing
 

@@ -12,8 +12,6 @@ from umim.artifacts.manifests import manifest_bytes, parse_manifest
 from umim.artifacts.store import ObjectStore
 from umim.errors import ArtifactError, ConfigError
 
-TENSORS_NAME = "model.safetensors"
-MANIFEST_NAME = "manifest.json"
 PARTS_NAME = "parts.safetensors"
 
 
@@ -24,7 +22,7 @@ def take_parent(store: ObjectStore, name: str, folder: Path) -> ModelReference:
     store of a simulation; other parts (the MIM decoder, shared heads) are in ``parts.safetensors`` or as in the store.
     Raises ConfigError for a file that is missing, ArtifactError for one that is not what the manifest says.
     """
-    manifest_path, tensors = folder / MANIFEST_NAME, folder / TENSORS_NAME
+    manifest_path, tensors = folder / contract.MANIFEST_FILE, folder / contract.MODEL_FILE
     for path in (manifest_path, tensors):
         if not path.is_file():
             raise ConfigError(f"parent {name}: there is no {path}")
@@ -52,8 +50,8 @@ def _take_parts(store: ObjectStore, name: str, folder: Path, manifest: ModelMani
     path = folder / key.removeprefix(contract.model_prefix(digest))
     if not path.is_file():
         raise ConfigError(
-            f"parent {name}: {MANIFEST_NAME} names other parts (MIM decoder, shared heads), but there is no {beside}: "
-            f"fetch them with umim models pull --parts {beside}"
+            f"parent {name}: {contract.MANIFEST_FILE} names other parts (MIM decoder, shared heads), but there is no "
+            f"{beside}: fetch them with umim models pull --parts {beside}"
         )
     _take(store, path, key, manifest.parts.digest)
     return manifest.parts.digest

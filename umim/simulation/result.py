@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from umim import contract
-from umim.api.base import ApiModel, FiniteFloat
+from umim.api.base import ApiModel
 from umim.api.globalmodel import GlobalModelSpec
 from umim.api.round import FederationRoundStatus
 from umim.errors import NotFoundError
@@ -41,7 +41,7 @@ class RoundOutcome(ApiModel):
     """What it published: the start model where it made one, and the global model."""
 
     @property
-    def server_mim_loss(self) -> FiniteFloat | None:
+    def server_mim_loss(self) -> float | None:
         """Loss of masked image modelling of the global model on the server's images, where it was measured."""
         return self.models[-1].spec.metrics.get("server_mim_loss") if self.models else None
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from hack.testenv.images import write_textures
 from tests.unit.simulation.conftest import a_federation, a_round, hospital

@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.unit.simulation.conftest import API_VERSION, POOL, Machine, a_federation, a_round, hospital, participants
 from umim.errors import ConfigError
 from umim.simulation.claims import LocalClaims, fingerprint
 from umim.simulation.resources import parse_documents
 
+SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
 META = {"name": "radiology", "namespace": "hospital-a"}
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_samples_can_be_read(path: Path) -> None:
+    campaigns, hospitals = parse_documents(yaml.safe_load_all(path.read_text()), path.name)
+    assert campaigns or hospitals
 
 
 def test_documents_of_a_file_become_resources_and_empty_ones_are_passed_over() -> None:
