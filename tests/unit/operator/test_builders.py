@@ -220,6 +220,41 @@ def test_pretraining_has_resources_of_its_own() -> None:
     }
 
 
+POOL = {"claimName": "pool", "format": "npz"}
+
+
+def test_distillation_has_resources_of_its_own() -> None:
+    distillation = {"resources": {"limits": {"memory": "8Gi"}}}
+    assert container("aggregate", server_dataset=POOL, distillation=distillation)["resources"]["limits"] == {
+        "memory": "8Gi"
+    }
+    assert container("aggregate")["resources"]["limits"] == {"memory": "4Gi"}
+
+
+@pytest.mark.parametrize(
+    ("role", "spec", "claim"),
+    [
+        ("init", {}, "pool"),
+        ("aggregate", {"server_dataset": POOL}, "pool"),
+        ("aggregate", {}, None),
+        ("site", {"server_dataset": POOL}, "images"),
+    ],
+)
+def test_jobs_of_the_server_mount_its_images_and_no_site_does(
+    role: Role, spec: dict[str, Any], claim: str | None
+) -> None:
+    found = [volume["persistentVolumeClaim"] for volume in pod(role, **spec)["volumes"] if volume["name"] == "data"]
+    assert found == ([] if claim is None else [{"claimName": claim, "readOnly": True}])
+
+
+def test_a_random_start_mounts_no_images() -> None:
+    round_ = make.init_spec(server_dataset=POOL)
+    seen = make.observed(parent=None)
+    (found,) = make.step(round_, make.accepted(round_, seen), seen).launches
+    body = builders.job(make.view(round_), found, DEFAULTS, None)
+    assert [volume["name"] for volume in body["spec"]["template"]["spec"]["volumes"]] == ["tmp", "work"]
+
+
 def test_a_global_model_is_written_with_its_lineage() -> None:
     status, _ = make.trained(make.spec())
     model = publication(make.view(make.spec()), status, make.manifest(), RESULT)

@@ -58,14 +58,28 @@ def test_an_option_that_the_strategy_does_not_take_fails_the_round() -> None:
     assert "spec.aggregation.options.beta" in make.condition(next_.status, "Accepted").message
 
 
-@pytest.mark.parametrize("field", ["resources", "pretraining.resources"])
+@pytest.mark.parametrize(
+    ("distillation", "message"),
+    [
+        ({"strategy": "osmosis"}, "spec.distillation.strategy: 'osmosis' is unknown; allowed: features"),
+        ({"options": {"heat": 1.0}}, "spec.distillation.options.heat: features takes no such option"),
+    ],
+)
+def test_an_unknown_distillation_fails_the_round(distillation: dict[str, Any], message: str) -> None:
+    round_ = make.spec(server_dataset={"claimName": "pool", "format": "npz"}, distillation=distillation)
+    accepted = make.condition(make.step(round_, None, make.observed()).status, "Accepted")
+    assert accepted.reason == "UnknownStrategy"
+    assert message in accepted.message
+
+
+@pytest.mark.parametrize("field", ["resources", "pretraining.resources", "distillation.resources"])
 def test_a_request_above_its_limit_fails_the_round_with_the_field(field: str) -> None:
     resources = {"requests": {"cpu": "4"}, "limits": {"cpu": "2"}}
     if field == "resources":
         round_ = make.spec(resources=resources)
     else:
         dataset = {"claimName": "pool", "format": "npz"}
-        round_ = make.init_spec(server_dataset=dataset, pretraining={"resources": resources})
+        round_ = make.init_spec(server_dataset=dataset, **{field.split(".", maxsplit=1)[0]: {"resources": resources}})
     accepted = make.condition(make.step(round_, None, make.observed()).status, "Accepted")
     assert accepted.reason == "InvalidSpec"
     assert accepted.message.startswith(f"spec.{field}.requests.cpu is 4, but limits.cpu is 2")
