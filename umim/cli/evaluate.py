@@ -75,10 +75,10 @@ def evaluate(
     output: options.Output = Format.table,
     context: options.Context = None,
 ) -> None:
-    """Judge a model on labelled images, also of a site that nobody trained on. Needs: pip install umim[evaluation].
+    """Judge a model on labelled images, also of a site that nobody trained on.
 
-    Learns from a few labels of each archive's training part and scores the test part: macro-AUROC for classes, Dice
-    for masks. Every model gets the same labels.
+    Learns from a few labels of each archive's training part and scores the test part: macro-AUROC for classes,
+    Dice for masks. Every model gets the same labels. Needs the extra "evaluation" of the package.
     """
     report = _load_report()
     settings = report.Settings(probe.value, _labels(labels_per_class), draws, seed)
