@@ -24,7 +24,8 @@ def configure(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> Non
     """Read the environment, connect the parts and set up kopf itself."""
     settings.persistence.finalizer = contract.FINALIZER
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    # No handler asks what changed, and a copy of a large spec would exceed what annotations may hold (256 KiB).
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, ignored_fields=["spec"])
     settings.posting.enabled = False  # events come from the planner
     settings.background.instant_exit_timeout = 0.5
     memo.telemetry = start_telemetry(os.environ, sys.stderr)

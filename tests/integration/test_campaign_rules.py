@@ -127,6 +127,19 @@ def test_before_its_first_stage_starts_everything_may_change(platform: Platform)
     made.delete()
 
 
+def test_a_campaign_of_thousands_of_hospitals_starts_and_can_be_deleted(platform: Platform) -> None:
+    stages = [
+        {
+            "name": f"stage-{number}",
+            "participants": {"hospitals": [{"namespace": f"hospital-{i}", "name": "radiology"} for i in range(150)]},
+        }
+        for number in range(64)
+    ]
+    made = Campaign.create(platform, changed(good_federation("large"), "spec.stages", stages))
+    made.wait("the first stage", lambda status: status.get("stage") == "1/64")
+    made.delete()
+
+
 def test_a_round_of_the_campaign_that_is_deleted_is_made_again(platform: Platform, started: Campaign) -> None:
     (before,) = started.rounds
     platform.api.delete("FederationRound", FEDERATION, before.name)
