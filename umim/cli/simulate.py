@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -141,9 +141,10 @@ def _show(result: SimulationResult, out: Path, output: Format) -> None:
         show_json(result.to_dict() | {"modelPath": path})
         return
     show_list(rounds_table(result.rounds))
-    left_out = [site for one in result.rounds for site in one.status.sites if site.phase != "Succeeded"]
+    sites = [site for one in result.rounds for site in one.status.sites if site.phase != "Succeeded"]
+    left_out = {(site.name, site.message): site for site in sites}
     if left_out:
-        show_list(render.sites_table(left_out))
+        show_list(render.sites_table(list(left_out.values())))
     show_text("lineage: " + " -> ".join(model.name for model in result.models))
     show_text(f"result:  {out / RESULT_KEY}")
     if path is not None:
@@ -173,36 +174,40 @@ def _run(
 class _Screen:
     """Shows the round that runs, on standard error: bars in a terminal, one line a change otherwise."""
 
-    def __init__(self, console: Console, live: Live | None, rounds: int) -> None:
+    def __init__(self, console: Console, rounds: int) -> None:
         self._console = console
-        self._live = live
         self._rounds = rounds
+        self._begun = datetime.now(UTC)
         self._started: dict[str, datetime] = {}
         self._shown = ""
+        self._state: Round | None = None
 
     def show(self, which: SimulatedRound, status: FederationRoundStatus) -> None:
         """Take the new state of a round."""
-        now = datetime.now(UTC)
-        created = self._started.setdefault(which.name, now)
-        number = f"{list(self._started).index(which.name) + 1}/{self._rounds}"
-        state = Round(which.namespace, which.name, created, which.valid_spec, status, {})
-        if self._live is not None:
-            self._live.update(Group(Text(f"round {number}", style="dim"), render.progress_view(state, now)))
-            return
-        line = f"[{number}] {render.progress_line(state)}"
-        if line != self._shown:
+        created = self._started.setdefault(which.name, datetime.now(UTC))
+        self._state = Round(which.namespace, which.name, created, which.valid_spec, status, {})
+        line = f"[{len(self._started)}/{self._rounds}] {render.progress_line(self._state)}"
+        if not self._console.is_terminal and line != self._shown:
             self._shown = line
             self._console.print(line, markup=False, soft_wrap=True)
+
+    def picture(self) -> RenderableType:
+        """Return the bars as they are now. Called several times a second, so that the time passes on the screen."""
+        if self._state is None:
+            return Text("looking at the data", style="dim")
+        now = datetime.now(UTC)
+        head = f"round {len(self._started)} of {self._rounds}, {render.age(self._begun, now)} in all"
+        return Group(Text(head, style="dim"), render.progress_view(self._state, now))
 
 
 @contextmanager
 def _screen(rounds: int) -> Iterator[_Screen]:
-    console = Console(stderr=True, highlight=False)
+    screen = _Screen(console := Console(stderr=True, highlight=False), rounds)
     if not console.is_terminal:
-        yield _Screen(console, None, rounds)
+        yield screen
         return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield _Screen(console, live, rounds)
+    with Live(console=console, get_renderable=screen.picture, refresh_per_second=4, transient=True):
+        yield screen
 
 
 def _pair(text: str) -> tuple[str, Path]:
