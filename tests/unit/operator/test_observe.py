@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.operator import make
 from tests.unit.operator.make import A
-from umim.api.artifacts import UpdateManifest
+from umim.api.artifacts import HeadArtifact, UpdateManifest
 from umim.api.round import SiteStatus
 from umim_operator import observe
 from umim_operator.state import DamagedManifest
@@ -234,6 +234,14 @@ def test_a_committed_manifest_is_read() -> None:
         ({"attempt": 2}, "has attempt 2, not 1"),
         ({"round_uid": "another"}, 'has roundUid "another"'),
         ({"file": make.update("other.site").file}, "has file.key"),
+        (
+            {
+                "head": HeadArtifact(
+                    task_name="t", task="classification", classes=["a"], file=make.update("other.site").file
+                )
+            },
+            "has head.file.key",
+        ),
     ],
 )
 def test_a_manifest_about_something_else_is_damaged(change: dict[str, Any], words: str) -> None:
