@@ -1,4 +1,4 @@
-"""A round that is simulated without a cluster gives the very model that the cluster publishes."""
+"""A campaign that is simulated without a cluster gives the very models that the cluster publishes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from hack.testenv.campaigns import Campaign, federation_body, stage
 from hack.testenv.hospitals import NAME, Site
 from hack.testenv.images import write_textures
 from hack.testenv.platform import FEDERATION, Platform, describe_pod
 from hack.testenv.rounds import SECONDS, Round
 from hack.testenv.volumes import federation_volume
 from hack.testenv.waiting import wait_until
-from tests.e2e.conftest import Launch
 from umim import contract
 
 Object = dict[str, Any]
@@ -52,44 +52,51 @@ def volume(platform: Platform, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def in_cluster(launch: Launch, volume: Path, sites: tuple[Site, Site, Site]) -> Iterator[Round]:
-    """A round with all that the server can do, by the operator."""
-    made = launch(
+def in_cluster(platform: Platform, volume: Path, sites: tuple[Site, Site, Site]) -> Iterator[Campaign]:
+    """A campaign of two stages with all that the server can do, by the operator."""
+    first, second, _ = sites
+    body = federation_body(
         "in-cluster",
-        *sites[:2],
-        parent={"init": "mim"},
+        [stage("both", [first, second]), stage("one", [second], training={"epochs": 1, "batchSize": 8, "seed": 5})],
+        {"init": "mim"},
         pretraining={"epochs": 1, "batchSize": 8},
         serverDataset={"claimName": CLAIM, "path": "pool.npz", "format": "npz", "task": "none"},
-        training={"epochs": 2, "objective": "supervised+mim"},
+        training={"epochs": 2, "batchSize": 8, "seed": 1, "objective": "supervised+mim"},
         aggregation={"scales": [0.5, 1.0]},
         distillation={"epochs": 1, "batchSize": 8},
     )
+    made = Campaign.create(platform, body)
     try:
-        made.wait_phase("Complete", 2 * SECONDS)
+        made.wait("complete", lambda status: status.get("phase") == "Complete", 2 * SECONDS)
         yield made
     finally:  # its Pods hold the volume
         made.delete()
 
 
-def test_a_simulated_round_gives_the_clusters_model(
-    platform: Platform, in_cluster: Round, volume: Path, sites: tuple[Site, Site, Site]
+def test_a_simulated_campaign_gives_the_clusters_models(
+    platform: Platform, in_cluster: Campaign, volume: Path, sites: tuple[Site, Site, Site]
 ) -> None:
     _write_inputs(platform, in_cluster, volume, sites[:2])
-    simulated = _simulate(platform, in_cluster, sites[0])
-    (one,) = simulated["rounds"]
-    status, spec = in_cluster.status, in_cluster.model()["spec"]
+    simulated = _simulate(platform, in_cluster.rounds[0], sites[0])
     assert simulated["phase"] == "Complete"
-    assert one["models"][0]["spec"]["digest"] == status["parent"]["digest"]
-    assert [site["updateDigest"] for site in one["status"]["sites"]] == [
-        site["updateDigest"] for site in status["sites"]
-    ]
-    model = one["models"][-1]["spec"]
-    assert (model["digest"], model["partsDigest"]) == (spec["digest"], spec["partsDigest"])
-    assert model["metrics"]["server_mim_loss"] == spec["metrics"]["server_mim_loss"]
+    rounds = [one["status"] for one in simulated["rounds"]]
+    assert [_updates(one) for one in rounds] == [_updates(one.status) for one in in_cluster.rounds]
+    lineage = [rounds[0]["parent"], *(one["globalModel"] for one in rounds)]
+    assert all(model["partsDigest"] for model in lineage)
+    assert lineage == in_cluster.status["lineage"]
+    spec = in_cluster.rounds[-1].model()["spec"]
+    assert (
+        simulated["rounds"][-1]["models"][-1]["spec"]["metrics"]["server_mim_loss"]
+        == (spec["metrics"]["server_mim_loss"])
+    )
 
 
-def _write_inputs(platform: Platform, made: Round, volume: Path, sites: tuple[Site, ...]) -> None:
-    """Write the round and its hospitals, as the API server has them, and copies of their data."""
+def _updates(status: Object) -> dict[str, str]:
+    return {site["name"]: site["updateDigest"] for site in status["sites"]}
+
+
+def _write_inputs(platform: Platform, made: Campaign, volume: Path, sites: tuple[Site, ...]) -> None:
+    """Write the campaign and its hospitals, as the API server has them, and copies of their data."""
     hospitals = [platform.api.get("Hospital", site.namespace, NAME) for site in sites]
     for site, hospital in zip(sites, hospitals, strict=True):
         shutil.copytree(site.folder / "data", volume / site.namespace / hospital["spec"]["data"]["claimName"])
