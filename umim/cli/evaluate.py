@@ -93,8 +93,7 @@ def evaluate(
             file = described(Path(folder) / contract.MODEL_FILE, manifest, architecture, image_size)
         result, verdicts = _judge(model, file, data, settings)
     if out is not None:
-        with replace_file(out) as written:
-            written.write((json.dumps(result, indent=2) + "\n").encode())
+        _write(result, out)
     if output is Format.json:
         show_json(result)
     else:
@@ -117,6 +116,11 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
             str(len(result.scores)),
         )
     return table
+
+
+def _write(result: dict[str, Any], path: Path) -> None:
+    with replace_file(path) as file:
+        file.write((json.dumps(result, indent=2) + "\n").encode())
 
 
 def _load_report() -> Any:
