@@ -98,9 +98,17 @@ def test_suspended_between_stages_it_starts_no_round_although_all_is_well(
     assert campaign.status["phase"] == "Suspended"
     assert [item["phase"] for item in campaign.status["stages"]] == ["Complete", "Pending", "Pending"]
     assert [round_.name for round_ in campaign.rounds] == NAMES[:1]
+
+
+def test_it_goes_on_to_its_end_although_the_operator_is_killed_on_the_way(
+    platform: Platform, campaign: Campaign
+) -> None:
     campaign.set(suspend=False)
+    campaign.wait("training in stage two", lambda status: _phases(status, 1) == ["Training"])
+    platform.kill_operator()
     campaign.wait("phase Complete", lambda status: status.get("phase") == "Complete", 4 * SECONDS)
     assert campaign.condition("Suspended")["reason"] == "Resumed"
+    assert [round_.name for round_ in campaign.rounds] == NAMES
 
 
 def test_the_table_of_stages_names_rounds_models_and_losses(platform: Platform, campaign: Campaign) -> None:
@@ -191,3 +199,7 @@ def test_deleting_the_campaign_deletes_its_rounds_and_keeps_the_models(platform:
         assert round_.objects() == []
     for model in lineage:
         assert platform.api.get("GlobalModel", FEDERATION, model["name"])["spec"]["digest"] == model["digest"]
+
+
+def _phases(status: Object, stage: int) -> list[str]:
+    return [item["phase"] for item in status["stages"][stage]["rounds"]]
