@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -121,13 +122,14 @@ def choose_scale(
 ) -> tuple[float, ModelState]:
     """Return the factor for the merged change whose model has the smallest server MIM loss, and that model.
 
-    Without a decoder to measure with, the first factor is taken.
+    A loss that is not finite counts as the largest. Without a decoder to measure with, the first factor is taken.
     """
     candidates = [(scale, scaled(merged, parent, scale)) for scale in scales]
     if len(candidates) == 1 or not merged.mim:
         return candidates[0]
-    losses = [server_mim_loss(state, student, seed, runtime) or 0.0 for _, state in candidates]
-    return candidates[int(np.argmin(losses))]
+    losses = [server_mim_loss(state, student, seed, runtime) for _, state in candidates]
+    comparable = [loss if loss is not None and math.isfinite(loss) else math.inf for loss in losses]
+    return candidates[comparable.index(min(comparable))]
 
 
 def scaled(merged: ModelState, parent: ModelState, scale: float) -> ModelState:

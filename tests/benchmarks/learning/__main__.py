@@ -20,7 +20,7 @@ import torch
 
 from tests.benchmarks.learning import report
 from tests.benchmarks.learning.laboratory import Laboratory
-from tests.benchmarks.learning.protocol import LEFT_OUT, PROFILES, SERVER_FILE, Profile, protocol
+from tests.benchmarks.learning.protocol import LEFT_OUT, PROFILES, SERVER_FILE, Profile, recipe
 from umim.artifacts.files import replace_file
 from umim.artifacts.manifests import software_versions
 from umim.errors import UmimError
@@ -42,9 +42,9 @@ def main() -> int:
     except (UmimError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    work = arguments.work / f"{arguments.split}-{_digest(packs, profile)}"
+    work = arguments.work / f"{arguments.split}-{_digest(packs)}"
     data = arguments.data if arguments.split == "test" else _carved(arguments.data, packs, work / "data")
-    records = work / "records"
+    records = work / "records" / profile.name
     records.mkdir(parents=True, exist_ok=True)
     tasks = [task for task in _tasks(profile, sorted(packs)) if not _record(records, *task).exists()]
     print(f"learning benchmark, {profile.name}: {len(tasks)} runs to do; results in {work}", flush=True)
@@ -130,7 +130,7 @@ def _run_seed(seed: int, arms: Sequence[str], profile: Profile, data: Path, work
     laboratory = Laboratory(_packs(data), data, work / f"seed-{seed}", seed, _runtime())
     for number, arm in enumerate(arms, start=1):
         record = laboratory.run(arm, profile)
-        with replace_file(_record(work / "records", seed, arm)) as file:
+        with replace_file(_record(work / "records" / profile.name, seed, arm)) as file:
             file.write(json.dumps(record, indent=1).encode())
         elapsed = monotonic() - started
         left = _shown(elapsed / number * (len(arms) - number))
@@ -164,7 +164,12 @@ def _surroundings(arguments: argparse.Namespace, packs: dict[str, Pack], profile
     return {
         "profile": profile.name,
         "split": arguments.split,
-        "protocol": protocol(profile),
+        "recipe": recipe(),
+        "evaluation": {
+            "linear": list(profile.linear),
+            "finetuning": list(profile.finetuning),
+            "draws": profile.draws,
+        },
         "packs": {name: pack.digest for name, pack in packs.items()},
         "software": {**software_versions(SOFTWARE), "python": platform.python_version()},
         "hardware": {
@@ -176,9 +181,9 @@ def _surroundings(arguments: argparse.Namespace, packs: dict[str, Pack], profile
     }
 
 
-def _digest(packs: dict[str, Pack], profile: Profile) -> str:
-    """Return a short digest of all that decides the numbers: results of another protocol are not mixed in."""
-    parts = {"protocol": protocol(profile), "packs": {name: pack.digest for name, pack in packs.items()}}
+def _digest(packs: dict[str, Pack]) -> str:
+    """Return a short digest of all that decides the models: those of another recipe are not mixed in."""
+    parts = {"recipe": recipe(), "packs": {name: pack.digest for name, pack in packs.items()}}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -45,8 +45,10 @@ class Made:
     """By domain; under ``""`` where it is one for all."""
     history: Sequence[Tensors] = ()
     """The encoders after each round."""
+    seconds: float = 0.0
+    """Time of all training, also where an earlier run did it."""
     server_seconds: float = 0.0
-    """Time of training on the server."""
+    """That part of it that the server spent."""
     details: Mapping[str, Any] | None = None
     """Digests and the like, for the record."""
 
@@ -70,9 +72,7 @@ class Laboratory:
 
     def run(self, arm: str, profile: Profile) -> dict[str, Any]:
         """Return the record of an arm: scores, curve, times, digests."""
-        started = monotonic()
-        start = self._start()
-        made = self._make(arm, start)
+        made = self._make(arm, self._start())
         trained = monotonic()
         domains = [arm.removeprefix(LEFT_OUT)] if arm.startswith(LEFT_OUT) else sorted(self._packs)
         scores = {domain: self._judge(made.of(domain), domain, profile) for domain in domains}
@@ -85,7 +85,7 @@ class Laboratory:
             "scores": scores,
             "curve": curve,
             "seconds": {
-                "training": round(trained - started, 1),
+                "training": round(made.seconds, 1),
                 "server": round(made.server_seconds, 1),
                 "evaluation": round(monotonic() - trained, 1),
             },
@@ -119,12 +119,15 @@ class Laboratory:
         if arm == "A1":
             return self._server_only(start)
         if arm == "local":
-            return Made({domain: self._alone(domain, start) for domain in domains})
+            alone = {domain: self._alone(domain, start) for domain in domains}
+            encoders = {domain: made.of(domain) for domain, made in alone.items()}
+            return Made(encoders, seconds=sum(made.seconds for made in alone.values()))
         if arm == "pooled":
             spec = protocol.federation(FEDERATED["A2"], domains, self._seed).training
             spec = spec.model_copy(update={"epochs": BUDGET.rounds * BUDGET.epochs})
-            packs = [self._packs[domain] for domain in domains]
-            return Made({"": train_pooled(self._encoder(self._fetch(start.digest)), packs, spec, self._runtime)})
+            packs, started = [self._packs[domain] for domain in domains], monotonic()
+            trained = train_pooled(self._encoder(self._fetch(start.digest)), packs, spec, self._runtime)
+            return Made({"": trained}, seconds=monotonic() - started)
         if arm.startswith(LEFT_OUT):
             domains.remove(arm.removeprefix(LEFT_OUT))
         name = "A4" if arm.startswith(LEFT_OUT) else arm
@@ -134,11 +137,11 @@ class Laboratory:
         """Return A1: masked image modelling goes on, as the training of a site that holds the server's pool."""
         training = {**protocol.PLAIN, "objective": "mim", "epochs": BUDGET.extra_epochs, "batchSize": 64}
         made = self._federated("A1", self._single(SERVER_SITE, training), start)
-        return replace(made, server_seconds=made.details["site_seconds"] if made.details else 0.0)
+        return replace(made, server_seconds=made.seconds)
 
-    def _alone(self, domain: str, start: ModelReference) -> Tensors:
+    def _alone(self, domain: str, start: ModelReference) -> Made:
         training = {**protocol.PLAIN, "epochs": BUDGET.rounds * BUDGET.epochs}
-        return self._federated(f"local-{domain}", self._single(domain, training), start).of(domain)
+        return self._federated(f"local-{domain}", self._single(domain, training), start)
 
     def _single(self, domain: str, training: Mapping[str, Any]) -> FederationRoundSpec:
         return FederationRoundSpec.model_validate(
@@ -172,10 +175,9 @@ class Laboratory:
         details = {
             "digests": [model.spec.digest for model in models],
             "server_mim_loss": [one.get("server_mim_loss") for one in metrics],
-            "site_seconds": sum(one.get("seconds", 0.0) for one in metrics),
         }
         server = sum(one.get("distillation_seconds", 0.0) for one in metrics)
-        return Made({"": history[-1]}, history, server, details)
+        return Made({"": history[-1]}, history, sum(one.seconds for one in result.rounds), server, details)
 
     def _hospitals(self) -> Iterator[Hospital]:
         tasks = {name: pack.task for name, pack in self._packs.items()} | {SERVER_SITE: "none"}

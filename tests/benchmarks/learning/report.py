@@ -233,4 +233,4 @@ def _cost_table(found: Mapping[str, Any]) -> list[str]:
 
 
 def _without_records(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: found[key] for key in ("hardware", "software", "packs", "protocol", "unfinished_seeds")}
+    return {key: found[key] for key in ("hardware", "software", "packs", "recipe", "evaluation", "unfinished_seeds")}

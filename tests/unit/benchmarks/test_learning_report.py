@@ -18,7 +18,8 @@ PROFILE = Profile("full", (0, 1), ("A1", "A2", "A4"), (0,), (10,), (), 3)
 SURROUNDINGS: dict[str, Any] = {
     "profile": "full",
     "split": "test",
-    "protocol": {},
+    "recipe": {},
+    "evaluation": {},
     "packs": {},
     "software": {},
     "hardware": {},
