@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from umim.models.encoder import create_encoder
 
 from tests.unit.training.parts import ARCHITECTURE, SIZE, around, dataset, init_config, parent, same, site_config
 from umim.api.hospital import PrivacySpec, Task
 from umim.api.round import Objective
 from umim.errors import ArtifactError, ConfigError, DataError, TrainingError
+from umim.models.encoder import create_encoder
 from umim.models.state import ModelState, Tensors
 from umim.training.runtime import Runtime
 from umim.training.site import encoder_tensors, load_encoder, pretrain, train_at_site
