@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.unit.distillation.parts import distilled, mixed, state_of, student
 from tests.unit.training.parts import around, dataset, init_config, parent, site_config
+from umim.distillation.run import Teacher, server_mim_loss
 from umim.models.encoder import create_encoder
 from umim.models.mim import create_mim
 from umim.models.state import ModelState
@@ -21,11 +23,17 @@ from umim.training.site import pretrain, train_at_site
 
 TOLERANCE = 1e-3
 GOLDEN = {
-    "first test_vit": [1.316707],
+    "first test_vit": [1.305834],
     "first swin_tiny_patch4_window7_224": [1.325184],
-    "classification": [0.6812783, 0.8259773, 0.8074415],
-    "segmentation": [1.228992, 1.342304, 1.222456],
-    "pretraining": [1.192922],
+    "classification": [0.6812783, 0.8301471, 0.8074219],
+    "segmentation": [1.228992, 1.347314, 1.222062],
+    "head warm-up": [0.6924812, 0.7037183, 0.9300662],
+    "pretraining": [1.259404],
+    "distillation": [1.520374, 1.113530],
+    "distillation projectors": [1.465522, 1.113342],
+    "distillation novelty": [1.423091, 1.109807],
+    "distillation tint": [1.512466, 1.128628],
+    "distillation anchor": [1.402232, 1.123886],
 }
 
 
@@ -51,6 +59,23 @@ def test_supervised_and_mim_training(tmp_path: Path, runtime: Runtime, task) -> 
     check(task, [metrics["loss_before"], metrics["train_loss_last"], metrics["loss_after"]])
 
 
+def test_training_after_a_head_warm_up(tmp_path: Path, runtime: Runtime) -> None:
+    config = site_config(tmp_path, epochs=3, learning_rate=1e-4, head_warmup_epochs=5)
+    metrics = train_at_site(config, ModelState(parent()), dataset(), around(runtime)).metrics
+    check("head warm-up", [metrics["loss_before"], metrics["train_loss_last"], metrics["loss_after"]])
+
+
 def test_pretraining(tmp_path: Path, runtime: Runtime) -> None:
     trained = pretrain(init_config(tmp_path, epochs=3, learning_rate=1e-4), dataset("none"), around(runtime))
     check("pretraining", [trained.metrics["train_loss_last"]])
+
+
+@pytest.mark.parametrize("option", ["", "projectors", "novelty", "tint", "anchor"])
+def test_distillation(tmp_path: Path, runtime: Runtime, option: str) -> None:
+    teachers = [Teacher("hospital-a.x", 300, mixed(7, 1, 0.2)), Teacher("hospital-b.x", 100, mixed(7, 2, 0.8))]
+    merged = ModelState(mixed(7, 1, 0.1), state_of(7, decoder=True).mim)
+    options = {option: 1.0} if option else {}
+    learned, metrics = distilled(tmp_path, runtime, merged, teachers, epochs=3, options=options)
+    loss = server_mim_loss(learned, student(), 0, runtime)
+    assert loss is not None
+    check(f"distillation {option}".strip(), [metrics["distillation_loss_last"], loss])
