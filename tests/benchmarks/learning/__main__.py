@@ -7,14 +7,14 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tests.benchmarks.learning import report
-from tests.benchmarks.learning.protocol import LEFT_OUT, PROFILES, SERVER_FILE, Profile, recipe
+from tests.benchmarks.learning.protocol import CORE, LEFT_OUT, PROFILES, SERVER_FILE, Profile, recipe
 from tests.benchmarks.learning.runs import load_packs, one_thread, processor, record_path, run_all
 from umim.artifacts.files import replace_file
 from umim.artifacts.manifests import software_versions
@@ -39,15 +39,26 @@ def main() -> int:
     data = arguments.data if arguments.split == "test" else _carved(arguments.data, packs, work / "data")
     records = work / "records" / profile.name
     records.mkdir(parents=True, exist_ok=True)
-    tasks = [task for task in _tasks(profile, sorted(packs)) if not record_path(records, *task).exists()]
-    print(f"learning benchmark, {profile.name}: {len(tasks)} runs to do; results in {work}", flush=True)
-    run_all(tasks, profile, data, work, arguments.jobs)
-    found = [json.loads(path.read_text()) for path in sorted(records.glob("*.json"))]
-    result = report.result(profile, found, _surroundings(arguments, packs, profile))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    report.write(result, arguments.out)
-    print(json.dumps(result["summary"]))
+    phases = [
+        [task for task in phase if not record_path(records, *task).exists()]
+        for phase in _phases(profile, sorted(packs))
+    ]
+    print(f"learning benchmark, {profile.name}: {sum(map(len, phases))} runs to do; results in {work}", flush=True)
+    surroundings = _surroundings(arguments, packs, profile)
+    for tasks in [] if arguments.report_only else phases:
+        run_all(tasks, profile, data, work, arguments.jobs)
+        _report(profile, records, surroundings, arguments.out)
+    print(json.dumps(_report(profile, records, surroundings, arguments.out)["summary"]))
     return 0
+
+
+def _report(profile: Profile, records: Path, surroundings: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write the report of all runs so far and return it."""
+    found = [json.loads(path.read_text()) for path in sorted(records.glob("*.json"))]
+    result = report.result(profile, found, surroundings)
+    out.mkdir(parents=True, exist_ok=True)
+    report.write(result, out)
+    return result
 
 
 def _arguments() -> argparse.Namespace:
@@ -60,6 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--split", choices=("test", "validation"), default="test", help="validation: for tuning, test parts stay unseen"
     )
+    parser.add_argument("--report-only", action="store_true", help="run nothing; report what there is")
     return parser.parse_args()
 
 
@@ -86,10 +98,15 @@ def _carved(source: Path, packs: dict[str, Pack], folder: Path) -> Path:
     return folder
 
 
-def _tasks(profile: Profile, domains: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield (seed, arm): first all arms of all seeds, then those with a domain left out."""
-    yield from ((seed, arm) for seed in profile.seeds for arm in profile.arms)
-    yield from ((seed, LEFT_OUT + domain) for seed in profile.left_out_seeds for domain in domains)
+def _phases(profile: Profile, domains: Sequence[str]) -> list[list[tuple[int, str]]]:
+    """Return (seed, arm) of what is compared first, then with a domain left out, then ablations and references."""
+    core = [arm for arm in profile.arms if arm in CORE]
+    rest = [arm for arm in profile.arms if arm not in CORE]
+    return [
+        [(seed, arm) for seed in profile.seeds for arm in core],
+        [(seed, LEFT_OUT + domain) for seed in profile.left_out_seeds for domain in domains],
+        [(seed, arm) for seed in profile.seeds for arm in rest],
+    ]
 
 
 def _surroundings(arguments: argparse.Namespace, packs: dict[str, Pack], profile: Profile) -> dict[str, Any]:

@@ -92,6 +92,8 @@ OTHERS: Mapping[str, str] = {
 }
 TITLES: Mapping[str, str] = {**OTHERS, **{name: arm.title for name, arm in FEDERATED.items()}}
 """Titles of all arms."""
+CORE = ("A0", "A1", "A2", "A3", "A4", "A5")
+"""Arms that a seed must have to count. They are run first, for all seeds."""
 ALL_ARMS = ("A0", "A1", *FEDERATED, "local", "pooled")
 LEFT_OUT = "A4-without-"
 """Start of the names of A4's runs without one domain."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.learning import plots
-from tests.benchmarks.learning.protocol import ALL_ARMS, LEFT_OUT, TITLES, Profile
+from tests.benchmarks.learning.protocol import ALL_ARMS, CORE, LEFT_OUT, TITLES, Profile
 from umim.evaluation.statistics import Comparison, compare, holm, mean_interval
 
 PRIMARY = "linear@10"
@@ -23,9 +23,14 @@ Scores = dict[str, list[float]]
 
 
 def result(profile: Profile, records: Records, surroundings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the whole content of learning.json. Seeds that lack an arm of the profile are left out and named."""
-    complete = [seed for seed in profile.seeds if all(_find(records, arm, seed) for arm in profile.arms)]
-    arms = [arm for arm in ALL_ARMS if arm in profile.arms]
+    """Return the whole content of learning.json.
+
+    A seed counts when it has all core arms; the others are named. An ablation or reference that not all of these seeds
+    have is compared over those that have it.
+    """
+    core = [arm for arm in profile.arms if arm in CORE]
+    complete = [seed for seed in profile.seeds if all(_find(records, arm, seed) for arm in core)]
+    arms = [arm for arm in ALL_ARMS if any(_find(records, arm, seed) for seed in complete)]
     measures = _measures(profile)
     comparisons = {measure: _comparisons(records, arms, complete, measure) for measure in measures}
     left_out = _left_out(records, complete)
@@ -70,12 +75,13 @@ def _comparisons(records: Records, arms: Sequence[str], seeds: Sequence[int], me
     """Compare A4 with every other arm. Holm's correction is over the pre-registered comparisons only."""
     if not seeds or "A4" not in arms:
         return {}
-    ours = _scores(records, "A4", seeds, measure)
-    found = {
-        f"A4-{arm}": _shown(compare(ours, _scores(records, arm, seeds, measure), STATISTICS_SEED))
-        for arm in arms
-        if arm != "A4"
-    }
+    found: dict[str, Any] = {}
+    for arm in arms:
+        common = [seed for seed in seeds if _find(records, arm, seed)]
+        if arm == "A4" or not common:
+            continue
+        ours, theirs = (_scores(records, name, common, measure) for name in ("A4", arm))
+        found[f"A4-{arm}"] = {"seeds": common, **_shown(compare(ours, theirs, STATISTICS_SEED))}
     adjusted = holm({name: found[name]["p_value"] for name in PRE_REGISTERED if name in found})
     for name, value in adjusted.items():
         found[name]["p_holm"] = value
@@ -183,16 +189,16 @@ def _page(found: Mapping[str, Any]) -> str:
 
 def _verdict(found: Mapping[str, Any]) -> list[str]:
     lines = ["## A4 (UMIM) against the others, linear probe at 10 labels a class", ""]
-    lines += ["| against | wins | losses | median difference | 95 % interval | p | p (Holm) | worst domain |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
+    lines += ["| against | seeds | wins | losses | median difference | 95 % interval | p | p (Holm) | worst domain |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
     for name, one in found["comparisons"][PRIMARY].items():
         arm = name.removeprefix("A4-")
         low, high = one["median_interval"]
         holm_p = f"{one['p_holm']:.4f}" if "p_holm" in one else ""
         worst = min(one["differences"], key=one["differences"].__getitem__)
         lines.append(
-            f"| {arm}: {TITLES[arm]} | {one['wins']} | {one['losses']} | {one['median']:+.4f} | {low:+.4f} to "
-            f"{high:+.4f} | {one['p_value']:.4f} | {holm_p} | {worst} {one['differences'][worst]:+.4f} |"
+            f"| {arm}: {TITLES[arm]} | {len(one['seeds'])} | {one['wins']} | {one['losses']} | {one['median']:+.4f} "
+            f"| {low:+.4f} to {high:+.4f} | {one['p_value']:.4f} | {holm_p} | {worst} {one['differences'][worst]:+.4f} |"
         )
     return [*lines, ""]
 

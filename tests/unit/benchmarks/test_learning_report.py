@@ -76,6 +76,13 @@ def test_a_seed_that_lacks_an_arm_is_left_out_and_named() -> None:
     assert {one["seed"] for one in result["records"]} == {0}
 
 
+def test_an_ablation_is_compared_over_the_seeds_that_have_it() -> None:
+    found = [*records(), record("A4-one-stage", 1, 0.6)]
+    comparisons = report.result(PROFILE, found, SURROUNDINGS)["comparisons"]["linear@10"]
+    assert comparisons["A4-A4-one-stage"]["seeds"] == [1]
+    assert comparisons["A4-A1"]["seeds"] == [0, 1]
+
+
 def test_without_any_finished_seed_the_summary_is_empty_and_nothing_is_drawn(tmp_path: Path) -> None:
     result = report.result(PROFILE, [], SURROUNDINGS)
     assert set(result["summary"].values()) == {None}
@@ -87,7 +94,7 @@ def test_page_json_and_plots_are_written(tmp_path: Path) -> None:
     report.write(report.result(PROFILE, records(), SURROUNDINGS), tmp_path)
     assert json.loads((tmp_path / "learning.json").read_text())["summary"]["wins"] == 8
     page = (tmp_path / "learning.md").read_text()
-    assert "| A1: Server MIM only | 8 | 0 | +0.1000 |" in page
+    assert "| A1: Server MIM only | 2 | 8 | 0 | +0.1000 |" in page
     for picture in ("learning-differences.png", "learning-curves.png"):
         assert (tmp_path / picture).stat().st_size > 10_000
         assert f"]({picture})" in page
