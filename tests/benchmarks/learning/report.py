@@ -195,10 +195,10 @@ def _verdict(found: Mapping[str, Any]) -> list[str]:
         arm = name.removeprefix("A4-")
         low, high = one["median_interval"]
         holm_p = f"{one['p_holm']:.4f}" if "p_holm" in one else ""
-        worst = min(one["differences"], key=one["differences"].__getitem__)
+        worst, least = min(one["differences"].items(), key=lambda item: item[1])
         lines.append(
             f"| {arm}: {TITLES[arm]} | {len(one['seeds'])} | {one['wins']} | {one['losses']} | {one['median']:+.4f} "
-            f"| {low:+.4f} to {high:+.4f} | {one['p_value']:.4f} | {holm_p} | {worst} {one['differences'][worst]:+.4f} |"
+            f"| {low:+.4f} to {high:+.4f} | {one['p_value']:.4f} | {holm_p} | {worst} {least:+.4f} |"
         )
     return [*lines, ""]
 
