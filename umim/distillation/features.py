@@ -63,9 +63,9 @@ class FeatureDistiller(Objective):
         if parent is not None and options.anchor > 0:
             teachers = [*teachers, parent]
             shares_K = [*(share / (1 + options.anchor) for share in shares_K), options.anchor / (1 + options.anchor)]
-        # Plain lists: teachers are not trained and belong into no checkpoint.
+        # Plain lists: teachers and parent are not trained, belong into no checkpoint and stay in evaluation mode.
         self._teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
-        self._parent = parent.eval().requires_grad_(False) if parent is not None and options.novelty > 0 else None
+        self._parents = [parent.eval().requires_grad_(False)] if parent is not None and options.novelty > 0 else []
         self._shares_K = torch.tensor(list(shares_K), device=next(student.parameters()).device)
         self.projectors = nn.ModuleList(_identity(student.width) for _ in teachers) if options.projectors else None
 
@@ -99,8 +99,8 @@ class FeatureDistiller(Objective):
     def _weights(self, inputs: Tensor, wanted_KBLD: Tensor) -> Tensor:
         """Return each teacher's weight for each image (K, B); they sum to 1 over the teachers."""
         weights_KB = self._shares_K[:, None].expand(-1, wanted_KBLD.shape[1])
-        if self._parent is not None:
-            before_BLD = _standard(_tokens(self._parent(inputs)))
+        for parent in self._parents:
+            before_BLD = _standard(_tokens(parent(inputs)))
             changes_KB = (wanted_KBLD - before_BLD).square().mean(dim=(2, 3))
             weights_KB = weights_KB * changes_KB.clamp_min(1e-12) ** self.options.novelty
         return weights_KB / weights_KB.sum(dim=0)
