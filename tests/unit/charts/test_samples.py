@@ -8,10 +8,13 @@ from typing import Any
 import yaml
 
 from hack import render
+from umim.aggregation.names import check_aggregation
 from umim.api.base import ApiModel
 from umim.api.federation import FederationSpec, StopEarlySpec
 from umim.api.hospital import DatasetSpec, HospitalSpec
 from umim.api.round import FederationRoundSpec, TrainingSpec
+from umim.distillation.names import DISTILLERS, check_distillation
+from umim.rounds.campaign import campaign_rounds, round_spec
 from umim.rounds.validity import problems
 
 SAMPLES = render.ROOT / "manifests/samples"
@@ -46,6 +49,22 @@ def test_the_federation_sample_is_valid_and_shows_every_field() -> None:
     assert set(spec) == names(FederationSpec)
     assert set(spec["stopEarly"]) == names(StopEarlySpec)
     assert len(spec["stages"]) == 3
+
+
+def test_the_sample_of_the_method_is_valid_and_shows_its_parts_in_every_round() -> None:
+    document = load(SAMPLES / "federation-umim.yaml")
+    spec = FederationSpec.model_validate(document["spec"])
+    assert problems(spec, "spec") == []
+    rounds = campaign_rounds(document["metadata"]["name"], spec)
+    assert len(rounds) > len(spec.stages) >= 3
+    for one in rounds:
+        made = round_spec(spec, one, "parent")
+        check_aggregation(made.aggregation)
+        assert made.aggregation.strategy == "ties"
+        assert len(made.aggregation.scales) > 1
+        assert made.distillation is not None
+        check_distillation(made.distillation)
+        assert set(made.distillation.options) == set(DISTILLERS["features"])
 
 
 def test_the_hospital_sample_is_what_the_chart_makes_of_its_sample_values() -> None:
