@@ -179,7 +179,7 @@ class DistillationSpec(OptimisationSpec):
     mim_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Weight of the masked image modelling term. The distillation term has weight 1."""
     images: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """Images a pass, drawn anew for each. Default: all."""
+    """Images of the server that are learned from, drawn by the seed; every pass has the same. Default: all."""
     resources: ResourceRequirements = ResourceRequirements()
     """Resources of the aggregator Job, which distils. Default: as for a site."""
 
