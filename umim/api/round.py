@@ -161,9 +161,10 @@ class AggregationSpec(ApiModel):
     """How the updates become one model."""
 
     strategy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=64)] = "fedavg"
-    """Name of the strategy. fedavg: mean of the updates weighted by samples (arXiv 1602.05629)."""
+    """Name of the strategy. fedavg: mean of the updates weighted by samples (arXiv 1602.05629). ties: of each update
+    the largest changes, then for each value the mean over the sites that agree on its sign (arXiv 2306.01708)."""
     options: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
-    """Numeric options of the strategy."""
+    """Numeric options of the strategy. ties: density, the share of the changes that is kept, 0.001 to 1 (default)."""
     scales: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1, max_length=16)] = [1.0]
     """Factors for the merged change of the parent. Of several, the one with the smallest masked image modelling
     loss on the server's images is taken."""
@@ -175,7 +176,8 @@ class DistillationSpec(OptimisationSpec):
     strategy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=64)] = "features"
     """Name of the strategy. features: the merged encoder learns the features of every hospital's encoder."""
     options: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
-    """Numeric options of the strategy."""
+    """Numeric options of the strategy. features: projectors (0 or 1), tint, novelty, anchor and teachers, see
+    docs/concepts/learning.md."""
     mim_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Weight of the masked image modelling term. The distillation term has weight 1."""
     images: Annotated[int, Field(ge=1, le=100_000_000)] | None = None

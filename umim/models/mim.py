@@ -1,6 +1,6 @@
 """Masked image modelling: MAE for Vision Transformers, SimMIM for the other families.
 
-The decoder is private to the Job, as the heads are: only the encoder's weights are published.
+The decoder never leaves a hospital. The server's is published as a part of the model, beside the encoder.
 """
 
 from __future__ import annotations
