@@ -47,7 +47,7 @@ def _differences(found: Mapping[str, Any], path: Path) -> None:
     axes.set_xticks(range(len(domains)), domains)
     axes.set_ylabel("difference of AUROC or Dice")
     axes.set_title("Linear probe, 10 labels a class: a bar is the mean over seeds, a dot one seed", fontsize=10)
-    axes.legend()
+    axes.legend(loc="upper left")
     _save(figure, path)
 
 

@@ -30,6 +30,7 @@ CONFIG: dict[str, Any] = {
     "updates": [{"site": "a.x", "attempt": 1, "digest": "b" * 64}],
     "quorum": 1,
     "seed": 0,
+    "workPath": "/work",
 }
 
 
