@@ -10,7 +10,7 @@ from umim.errors import ArtifactError, ConfigError, DataError, TrainingError
 from umim.models.encoder import create_encoder
 from umim.models.state import ModelState, Tensors
 from umim.training.runtime import Runtime
-from umim.training.site import encoder_tensors, load_encoder, pretrain, train_at_site
+from umim.training.site import encoder_tensors, load_encoder, norm_names, pretrain, train_at_site
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,26 @@ def test_a_strong_proximal_term_keeps_the_encoder_near_its_parent(tmp_path: Path
         return sum(float((trained[name] - value).square().sum()) for name, value in parent().items())
 
     assert distance(100) < 0.5 * distance(0)
+
+
+@pytest.mark.parametrize("architecture", [ARCHITECTURE, "swin_tiny_patch4_window7_224"])
+def test_the_tensors_of_norms_are_found_in_every_family(architecture: str) -> None:
+    encoder = create_encoder(architecture, SIZE, seed=0)
+    names = norm_names(encoder)
+    assert set(names) == {name for name in encoder.net.state_dict() if "norm" in name}
+    assert names == sorted(names)
+
+
+def test_private_norms_stay_at_the_site_and_all_else_leaves(tmp_path: Path, runtime: Runtime) -> None:
+    def update(*, private: bool) -> Tensors:
+        config = site_config(tmp_path / str(private), private_norms=private)
+        return train_at_site(config, ModelState(parent()), dataset(), around(runtime)).state.encoder
+
+    norms = set(norm_names(create_encoder(ARCHITECTURE, SIZE, seed=0)))
+    kept, open_to_all = update(private=True), update(private=False)
+    for name, value in parent().items():
+        assert torch.equal(kept[name], value if name in norms else open_to_all[name])
+    assert not any(torch.equal(open_to_all[name], parent()[name]) for name in norms if name.endswith("weight"))
 
 
 def test_labels_are_needed_unless_the_objective_is_mim(tmp_path: Path, runtime: Runtime) -> None:
