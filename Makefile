@@ -59,6 +59,11 @@ benchmark-learning: python ## Run the learning benchmark; PROFILE=quick|full, DA
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.learning --profile $(PROFILE) $(if $(DATA),--data $(DATA)) \
 		--out $(if $(filter full,$(PROFILE)),docs/benchmarks,build/benchmarks)
 
+.PHONY: benchmark-training
+benchmark-training: python ## Time the training loop against a plain loop of timm and torch.
+	@python3 -m hack.venv dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.training_throughput
+
 .PHONY: images
 images: python ## Build the container images and load them into the embedded cluster.
 	@python3 -m hack.images build
