@@ -21,7 +21,7 @@ from umim.evaluation.probe import ProbeResult
 from umim.models.encoder import Encoder
 from umim.models.heads import AnyHead, create_head
 from umim.training.batches import Batch, Batches
-from umim.training.optimiser import create_optimiser, set_learning_rate
+from umim.training.optimiser import create_optimiser, descend, set_learning_rate
 from umim.training.runtime import Runtime
 from umim.training.schedule import learning_rate
 from umim.training.seeds import derive
@@ -103,12 +103,7 @@ def _fit(
         with runtime.autocast():
             assert targets is not None  # a pack has targets
             loss = head.loss(head(encoder(normalise(images))), targets)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(scaler.scale(loss))
-        scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(both.parameters(), spec.gradient_clip_norm)
-        scaler.step(optimiser)
-        scaler.update()
+        descend(loss, both.parameters(), optimiser, scaler, spec.gradient_clip_norm)
     return encoder, head
 
 

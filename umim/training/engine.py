@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from umim.api.base import Metrics
 from umim.api.round import OptimisationSpec
@@ -15,7 +14,7 @@ from umim.errors import TrainingError
 from umim.training.batches import Batch, Batches
 from umim.training.checkpoint import Checkpoints
 from umim.training.learner import Objective
-from umim.training.optimiser import create_optimiser, set_learning_rate
+from umim.training.optimiser import create_optimiser, descend, set_learning_rate
 from umim.training.reporter import Clock, ProgressSink, Reporter
 from umim.training.runtime import Runtime
 from umim.training.schedule import learning_rate
@@ -104,12 +103,7 @@ class Fit:
     ) -> torch.Tensor:
         with self.runtime.autocast():
             loss = self.learner.loss(*batch, generator)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(scaler.scale(loss))
-        scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(self.learner.parameters(), self.spec.gradient_clip_norm)
-        scaler.step(optimiser)
-        scaler.update()
+        descend(loss, self.learner.parameters(), optimiser, scaler, self.spec.gradient_clip_norm)
         return loss.detach()
 
     def _measured(self, when: str, *, with_score: bool) -> Metrics:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,22 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set the rate of all parameters."""
     for group in optimiser.param_groups:
         group["lr"] = rate
+
+
+def descend(
+    loss: Tensor,
+    parameters: Iterable[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clip_norm: float,
+) -> None:
+    """Take one step against the gradient of ``loss``, whose L2 norm over all parameters is cut to ``clip_norm``."""
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(scaler.scale(loss))
+    scaler.unscale_(optimiser)
+    nn.utils.clip_grad_norm_(parameters, clip_norm)
+    scaler.step(optimiser)
+    scaler.update()
 
 
 def optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import nn
 
 from umim.api.round import TrainingSpec
@@ -15,7 +14,7 @@ from umim.models.encoder import Encoder
 from umim.models.heads import AnyHead, create_head
 from umim.models.state import Tensors
 from umim.training.batches import Batches
-from umim.training.optimiser import create_optimiser, set_learning_rate
+from umim.training.optimiser import create_optimiser, descend, set_learning_rate
 from umim.training.runtime import Runtime
 from umim.training.schedule import learning_rate
 from umim.training.seeds import derive
@@ -49,11 +48,6 @@ def train_pooled(encoder: Encoder, packs: Sequence[Pack], spec: TrainingSpec, ru
             with runtime.autocast():
                 assert targets is not None  # packs have targets
                 loss = heads[chosen].loss(heads[chosen](encoder(normalise(images))), targets)
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(scaler.scale(loss))
-            scaler.unscale_(optimiser)
-            nn.utils.clip_grad_norm_(both.parameters(), spec.gradient_clip_norm)
-            scaler.step(optimiser)
-            scaler.update()
+            descend(loss, both.parameters(), optimiser, scaler, spec.gradient_clip_norm)
             step += 1
     return encoder_tensors(encoder)
