@@ -35,9 +35,10 @@ def main() -> int:
     except (UmimError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    work = arguments.work / f"{arguments.split}-{_digest(packs)}"
+    # Models are found again by what they are made of; records only by the whole recipe.
+    work = arguments.work / f"{arguments.split}-{_digest({name: pack.digest for name, pack in packs.items()})}"
     data = arguments.data if arguments.split == "test" else _carved(arguments.data, packs, work / "data")
-    records = work / "records" / profile.name
+    records = work / "records" / _digest(recipe()) / profile.name
     records.mkdir(parents=True, exist_ok=True)
     phases = [
         [task for task in phase if not record_path(records, *task).exists()]
@@ -46,7 +47,7 @@ def main() -> int:
     print(f"learning benchmark, {profile.name}: {sum(map(len, phases))} runs to do; results in {work}", flush=True)
     surroundings = _surroundings(arguments, packs, profile)
     for tasks in [] if arguments.report_only else phases:
-        run_all(tasks, profile, data, work, arguments.jobs)
+        run_all(tasks, profile, data, work, records, arguments.jobs)
         _report(profile, records, surroundings, arguments.out)
     print(json.dumps(_report(profile, records, surroundings, arguments.out)["summary"]))
     return 0
@@ -131,9 +132,7 @@ def _surroundings(arguments: argparse.Namespace, packs: dict[str, Pack], profile
     }
 
 
-def _digest(packs: dict[str, Pack]) -> str:
-    """Return a short digest of all that decides the models: those of another recipe are not mixed in."""
-    parts = {"recipe": recipe(), "packs": {name: pack.digest for name, pack in packs.items()}}
+def _digest(parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

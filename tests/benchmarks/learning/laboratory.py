@@ -97,12 +97,12 @@ class Laboratory:
         config = InitJobConfig(
             round_namespace=NAMESPACE,
             round_name=START,
-            round_uid=f"start-{self._seed}",
+            round_uid=f"start-{self._seed}-{BUDGET.architecture}-{BUDGET.start_epochs}-{BUDGET.mim_rate}",
             attempt=1,
             architecture=BUDGET.architecture,
             image_size=BUDGET.image_size,
             init="mim",
-            optimisation=OptimisationSpec(epochs=BUDGET.start_epochs, learning_rate=1e-3, seed=self._seed),
+            optimisation=OptimisationSpec(epochs=BUDGET.start_epochs, learning_rate=BUDGET.mim_rate, seed=self._seed),
             data=DatasetLocation(path=str(self._data / protocol.SERVER_FILE), format="npz", task="none"),
             work_path=str(self._folder / "work"),
         )
@@ -135,7 +135,8 @@ class Laboratory:
 
     def _server_only(self, start: ModelReference) -> Made:
         """Return A1: masked image modelling goes on, as the training of a site that holds the server's pool."""
-        training = {**protocol.PLAIN, "objective": "mim", "epochs": BUDGET.extra_epochs, "batchSize": 64}
+        own = {"objective": "mim", "epochs": BUDGET.extra_epochs, "batchSize": 64, "learningRate": BUDGET.mim_rate}
+        training = {**protocol.PLAIN, **own}
         made = self._federated("A1", self._single(SERVER_SITE, training), start)
         return replace(made, server_seconds=made.seconds)
 

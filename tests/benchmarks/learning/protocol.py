@@ -27,6 +27,8 @@ class Budget:
     image_size: int = 64
     start_epochs: int = 10
     """Passes of MIM over the server's pool in the shared start."""
+    mim_rate: float = 1e-3
+    """Learning rate wherever the objective is MIM alone: it bears more than labels do."""
     extra_epochs: int = 10
     """Passes of MIM that A1 takes beyond the start. The report shows the seconds of both."""
     rounds: int = 6
@@ -43,12 +45,12 @@ PLAIN: Mapping[str, Any] = {
     "objective": "supervised",
     "epochs": BUDGET.epochs,
     "batchSize": 16,
-    "learningRate": 1e-3,
+    "learningRate": 3e-4,
     "validationFraction": 0.05,
 }
 """Training at the hospitals as FedAvg with private heads is usually run."""
 UMIM_CLIENT: Mapping[str, Any] = {**PLAIN, "headWarmupEpochs": 5}
-UMIM_MERGE: Mapping[str, Any] = {"strategy": "ties", "options": {"density": 0.2}}
+UMIM_MERGE: Mapping[str, Any] = {"strategy": "ties", "options": {"density": 0.2}, "scales": [2.0]}
 UMIM_SERVER: Mapping[str, Any] = {
     "epochs": 1,
     "images": BUDGET.server_images,
@@ -79,9 +81,9 @@ FEDERATED: Mapping[str, Arm] = {
     "A3": Arm("FedProx", {**PLAIN, "proximalMu": 0.01}),
     "A4": Arm("UMIM", UMIM_CLIENT, UMIM_MERGE, UMIM_SERVER),
     "A4-no-distillation": Arm("UMIM without distillation", UMIM_CLIENT, UMIM_MERGE),
-    "A4-no-conflict-merge": Arm("UMIM with a plain mean", UMIM_CLIENT, {}, UMIM_SERVER),
+    "A4-no-conflict-merge": Arm("UMIM with a plain mean", UMIM_CLIENT, {"scales": [2.0]}, UMIM_SERVER),
     "A4-one-stage": Arm("UMIM in one stage", UMIM_CLIENT, UMIM_MERGE, UMIM_SERVER, one_stage=True),
-    "A5": Arm("Federated MIM", {**PLAIN, "objective": "mim"}),
+    "A5": Arm("Federated MIM", {**PLAIN, "objective": "mim", "learningRate": BUDGET.mim_rate}),
 }
 """Arms that are Federations, by name."""
 OTHERS: Mapping[str, str] = {

@@ -38,24 +38,26 @@ def record_path(records: Path, seed: int, arm: str) -> Path:
     return records / f"seed-{seed}-{arm}.json"
 
 
-def run_all(tasks: Sequence[tuple[int, str]], profile: Profile, data: Path, work: Path, jobs: int) -> None:
+def run_all(
+    tasks: Sequence[tuple[int, str]], profile: Profile, data: Path, work: Path, records: Path, jobs: int
+) -> None:
     """Run a seed's tasks one after another in one process, since they share a store; seeds run beside each other."""
     seeds = sorted({seed for seed, _ in tasks})
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [
-            pool.submit(_run_seed, seed, [arm for number, arm in tasks if number == seed], profile, data, work)
+            pool.submit(_run_seed, seed, [arm for number, arm in tasks if number == seed], profile, data, work, records)
             for seed in seeds
         ]
         for future in as_completed(futures):
             future.result()
 
 
-def _run_seed(seed: int, arms: Sequence[str], profile: Profile, data: Path, work: Path) -> None:
+def _run_seed(seed: int, arms: Sequence[str], profile: Profile, data: Path, work: Path, records: Path) -> None:
     started = monotonic()
     laboratory = Laboratory(load_packs(data), data, work / f"seed-{seed}", seed, one_thread())
     for number, arm in enumerate(arms, start=1):
         record = laboratory.run(arm, profile)
-        with replace_file(record_path(work / "records" / profile.name, seed, arm)) as file:
+        with replace_file(record_path(records, seed, arm)) as file:
             file.write(json.dumps(record, indent=1).encode())
         elapsed = monotonic() - started
         left = _shown(elapsed / number * (len(arms) - number))
