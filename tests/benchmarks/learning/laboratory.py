@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -219,6 +218,3 @@ def _available(pack: Pack, labels: int | None) -> int | None:
         return labels
     fewest = min(int((pack.train.targets == number).sum()) for number in range(len(pack.classes)))
     return min(labels, fewest)
-
-
-logging.getLogger("umim").setLevel(logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -53,6 +54,7 @@ def run_all(
 
 
 def _run_seed(seed: int, arms: Sequence[str], profile: Profile, data: Path, work: Path, records: Path) -> None:
+    logging.getLogger("umim").setLevel(logging.WARNING)  # in this worker process only
     started = monotonic()
     laboratory = Laboratory(load_packs(data), data, work / f"seed-{seed}", seed, one_thread())
     for number, arm in enumerate(arms, start=1):
