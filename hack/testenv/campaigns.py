@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hack.testenv.api import Object
+from hack.testenv.handle import Handle
 from hack.testenv.hospitals import Site
 from hack.testenv.images import SIDE
 from hack.testenv.platform import FEDERATION, Platform
-from hack.testenv.rounds import ARCHITECTURE, SECONDS, SMALL, Round
-from hack.testenv.waiting import wait_until
+from hack.testenv.rounds import ARCHITECTURE, SMALL, Round
 from umim import contract
 
 
@@ -43,27 +43,15 @@ def federation_body(name: str, stages: list[Object], parent: dict[str, str], **s
 
 
 @dataclass(frozen=True)
-class Campaign:
+class Campaign(Handle):
     """One Federation on the cluster."""
 
-    platform: Platform
-    name: str
+    kind: ClassVar[str] = "Federation"
 
     @classmethod
     def create(cls, platform: Platform, body: Object) -> Campaign:
         """Create the Federation."""
         return cls(platform, platform.api.create(body)["metadata"]["name"])
-
-    @property
-    def body(self) -> Object:
-        """The Federation as it is now."""
-        return self.platform.api.get("Federation", FEDERATION, self.name)
-
-    @property
-    def status(self) -> Object:
-        """Its status as it is now; empty before the operator's first look."""
-        found: Object = self.body.get("status") or {}
-        return found
 
     @property
     def rounds(self) -> list[Round]:
@@ -77,32 +65,6 @@ class Campaign:
         """Return one condition as it is now; empty before it is set."""
         found: dict[str, Object] = {item["type"]: item for item in self.status.get("conditions", [])}
         return found.get(type_, {})
-
-    def wait(self, what: str, probe: Callable[[Object], Any], seconds: float = SECONDS) -> Any:
-        """Return the probe's first true value on the status. Fails at once when the campaign ended otherwise."""
-
-        def look() -> Any:
-            status = self.status
-            found = probe(status)
-            if not found and status.get("phase") in ("Complete", "Failed"):
-                raise AssertionError(f"{self.name} ended before: {what}. Seen:\n{self.dump()}")
-            return found or None
-
-        return wait_until(f"{self.name}: {what}", look, seconds, self.dump)
-
-    def set(self, **spec: Any) -> None:
-        """Change fields of the spec."""
-        self.platform.api.patch("Federation", FEDERATION, self.name, {"spec": spec})
-
-    def delete(self) -> None:
-        """Delete the Federation and wait until it is gone."""
-        self.platform.api.delete("Federation", FEDERATION, self.name)
-        wait_until(
-            f"{self.name} gone",
-            lambda: self.platform.api.find("Federation", FEDERATION, self.name) is None,
-            90,
-            self.dump,
-        )
 
     def dump(self) -> str:
         """Return all that explains where the campaign stands."""

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hack.testenv.api import Object
+from hack.testenv.handle import SECONDS, Handle
 from hack.testenv.hospitals import Site
 from hack.testenv.images import SIDE
 from hack.testenv.platform import FEDERATION, Platform, describe_pod
-from hack.testenv.waiting import wait_until
 from umim import contract
 from umim.api.round import Progress
 
 ARCHITECTURE = "test_vit"
 """timm's model for tests: 0.3 million parameters."""
-SECONDS = 240.0
-"""Longest wait for a step of a round on a busy machine."""
 SMALL = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
 RANDOM = {"init": "random"}
 
@@ -43,29 +41,18 @@ def round_body(name: str, sites: Iterable[Site], parent: dict[str, str], **spec:
 
 
 @dataclass(frozen=True)
-class Round:
+class Round(Handle):
     """One round on the cluster."""
 
-    platform: Platform
-    name: str
     uid: str
+
+    kind: ClassVar[str] = "FederationRound"
 
     @classmethod
     def create(cls, platform: Platform, body: Object) -> Round:
         """Create the round."""
         made = platform.api.create(body)
         return cls(platform, made["metadata"]["name"], made["metadata"]["uid"])
-
-    @property
-    def body(self) -> Object:
-        """The round as it is now."""
-        return self.platform.api.get("FederationRound", FEDERATION, self.name)
-
-    @property
-    def status(self) -> Object:
-        """Its status as it is now; empty before the operator's first look."""
-        found: Object = self.body.get("status") or {}
-        return found
 
     def site(self, site: Site) -> Object:
         """Return the status of one site as it is now; empty before the round is accepted."""
@@ -75,18 +62,6 @@ class Round:
         """Return one condition as it is now. Raises KeyError where it is not set yet."""
         found: dict[str, Object] = {item["type"]: item for item in self.status["conditions"]}
         return found[type_]
-
-    def wait(self, what: str, probe: Callable[[Object], Any], seconds: float = SECONDS) -> Any:
-        """Return the probe's first true value on the status. Fails at once when the round ended otherwise."""
-
-        def look() -> Any:
-            status = self.status
-            found = probe(status)
-            if not found and status.get("phase") in ("Complete", "Failed"):
-                raise AssertionError(f"{self.name} ended before: {what}. Seen:\n{self.dump()}")
-            return found or None
-
-        return wait_until(f"{self.name}: {what}", look, seconds, self.dump)
 
     def wait_phase(self, phase: str, seconds: float = SECONDS) -> Object:
         """Wait for the phase and return the status."""
@@ -99,26 +74,6 @@ class Round:
             f"site {site.name} {phase}", lambda status: _in_phase(_site(status, site), phase), seconds
         )
         return found
-
-    def set(self, **spec: Any) -> None:
-        """Change fields of the spec."""
-        self.platform.api.patch("FederationRound", FEDERATION, self.name, {"spec": spec})
-
-    def delete(self) -> None:
-        """Delete the round and wait until it is gone."""
-        api = self.platform.api
-        api.delete("FederationRound", FEDERATION, self.name)
-        self.wait_gone(90)
-
-    def wait_gone(self, seconds: float) -> None:
-        """Wait until the round is gone."""
-        api = self.platform.api
-        wait_until(
-            f"{self.name} gone",
-            lambda: api.find("FederationRound", FEDERATION, self.name) is None,
-            seconds,
-            self.dump,
-        )
 
     def jobs(self, namespace: str = "") -> list[Object]:
         """Return the Jobs of the round."""

@@ -17,7 +17,8 @@ from umim.artifacts.local import LocalStore
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.provision import provision
 from umim.artifacts.store import ObjectStore
-from umim.settings import StoreSetupSettings
+from umim.progress import ProgressReader
+from umim.settings import RedisSettings, StoreSetupSettings
 
 ROOT = Path(__file__).parents[2]
 BUILD_SECONDS = 850
@@ -86,3 +87,17 @@ def run_redis(redis_binary: str, tmp_path: Path) -> Iterator[RunRedis]:
             READY(listening)
 
         yield start
+
+
+@pytest.fixture
+def redis_settings(run_redis: RunRedis) -> RedisSettings:
+    """A Redis server of this test, with all rights."""
+    port = free_port()
+    run_redis(port)
+    return RedisSettings(url=f"redis://127.0.0.1:{port}/0")
+
+
+@pytest.fixture
+def progress_reader(redis_settings: RedisSettings) -> Iterator[ProgressReader]:
+    with ProgressReader(redis_settings) as opened:
+        yield opened

@@ -6,16 +6,13 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pytest
 import tenacity
 
-from tests.contract.conftest import RunRedis
-from tests.contract.servers import ADMIN, MinioServer, free_port, running
+from tests.contract.servers import ADMIN, MinioServer, running
 from umim import contract
 from umim.api.jobs import DatasetLocation, InitJobConfig
 from umim.api.round import OptimisationSpec
@@ -28,19 +25,6 @@ LIFETIME = timedelta(minutes=15)
 MARK = 100_000.0
 """Seconds that this training does not take."""
 PATIENT = tenacity.Retrying(stop=tenacity.stop_after_delay(300), wait=tenacity.wait_fixed(0.1), reraise=True)
-
-
-@pytest.fixture
-def redis(run_redis: RunRedis) -> RedisSettings:
-    port = free_port()
-    run_redis(port)
-    return RedisSettings(url=f"redis://127.0.0.1:{port}/0")
-
-
-@pytest.fixture
-def progress(redis: RedisSettings) -> Iterator[ProgressReader]:
-    with ProgressReader(redis) as reader:
-        yield reader
 
 
 def init_config(folder: Path, attempt: int, uid: str) -> InitJobConfig:
@@ -76,7 +60,7 @@ def environment(
 
 
 def test_a_pretraining_whose_pod_is_killed_goes_on_from_the_store(
-    minio_server: MinioServer, redis: RedisSettings, progress: ProgressReader, tmp_path: Path
+    minio_server: MinioServer, redis_settings: RedisSettings, progress_reader: ProgressReader, tmp_path: Path
 ) -> None:
     uid = uuid.uuid4().hex
     np.savez(tmp_path / "pool.npz", train_images=np.random.default_rng(0).integers(0, 255, (24, 32, 32), np.uint8))
@@ -89,9 +73,9 @@ def test_a_pretraining_whose_pod_is_killed_goes_on_from_the_store(
         return max(found)
 
     def reported() -> None:
-        assert "init" in progress.latest(uid, ["init"]).by_source, (tmp_path / "first.log").read_text()
+        assert "init" in progress_reader.latest(uid, ["init"]).by_source, (tmp_path / "first.log").read_text()
 
-    first = environment(minio_server, redis, progress, init_config(tmp_path, 1, uid))
+    first = environment(minio_server, redis_settings, progress_reader, init_config(tmp_path, 1, uid))
     with running(command, tmp_path / "first.log", first):
         PATIENT(reported)
         key = PATIENT(checkpointed)
@@ -100,7 +84,7 @@ def test_a_pretraining_whose_pod_is_killed_goes_on_from_the_store(
     state["metrics"]["seconds"] = MARK
     store.put(key, json.dumps(state).encode())
 
-    second = environment(minio_server, redis, progress, init_config(tmp_path, 2, uid))
+    second = environment(minio_server, redis_settings, progress_reader, init_config(tmp_path, 2, uid))
     with running(command, tmp_path / "second.log", second) as process:
         assert process.wait(600) == 0, (tmp_path / "second.log").read_text()
     result = read_job_result(store, uid, "init")
@@ -109,5 +93,5 @@ def test_a_pretraining_whose_pod_is_killed_goes_on_from_the_store(
     manifest = read_model_manifest(store, result.model_digest or "")
     assert manifest.metrics["seconds"] > MARK, "the second attempt goes on from the first one's newest checkpoint"
     assert store.list(prefix) == []
-    last = progress.latest(uid, ["init"]).by_source["init"]
+    last = progress_reader.latest(uid, ["init"]).by_source["init"]
     assert (last.epoch, last.epochs) == (300, 300)

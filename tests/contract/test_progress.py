@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -37,43 +36,32 @@ def report(step: int) -> Progress:
     return Progress(epoch=0, epochs=1, step=step, steps=1000, loss=0.5, images_per_second=10, eta_seconds=9, time=time)
 
 
-@pytest.fixture
-def settings(run_redis: RunRedis) -> RedisSettings:
-    port = free_port()
-    run_redis(port)
-    return RedisSettings(url=f"redis://127.0.0.1:{port}/0")
-
-
-@pytest.fixture
-def reader(settings: RedisSettings) -> Iterator[ProgressReader]:
-    with ProgressReader(settings) as opened:
-        yield opened
-
-
-def as_user(settings: RedisSettings, user: ProgressCredentials | None) -> RedisSettings:
+def as_user(redis_settings: RedisSettings, user: ProgressCredentials | None) -> RedisSettings:
     assert user is not None
-    return settings.model_copy(update={"username": user.username, "password": SecretStr(user.password)})
+    return redis_settings.model_copy(update={"username": user.username, "password": SecretStr(user.password)})
 
 
-def publisher(settings: RedisSettings, clock: Clock, site: str = SITE) -> ProgressPublisher:
-    return ProgressPublisher(settings, contract.progress_stream(UID, site), clock)
+def publisher(redis_settings: RedisSettings, clock: Clock, site: str = SITE) -> ProgressPublisher:
+    return ProgressPublisher(redis_settings, contract.progress_stream(UID, site), clock)
 
 
-def test_the_newest_report_of_every_site_is_read(settings: RedisSettings, reader: ProgressReader) -> None:
+def test_the_newest_report_of_every_site_is_read(
+    redis_settings: RedisSettings, progress_reader: ProgressReader
+) -> None:
     clock = Clock()
-    with publisher(settings, clock) as first, publisher(settings, clock, OTHER) as second:
+    with publisher(redis_settings, clock) as first, publisher(redis_settings, clock, OTHER) as second:
         for step in (1, 2):
             assert first.publish(report(step), last=True)
         assert second.publish(report(7))
-    snapshot = reader.latest(UID, [SITE, OTHER, "hospital-c.silent"])
+    snapshot = progress_reader.latest(UID, [SITE, OTHER, "hospital-c.silent"])
     assert snapshot.available
     assert {site: progress.step for site, progress in snapshot.by_source.items()} == {SITE: 2, OTHER: 7}
-    assert reader.latest(UID, []).available
+    assert progress_reader.latest(UID, []).available
 
 
-def test_reports_are_sent_at_a_bounded_rate_and_the_last_one_always(settings: RedisSettings) -> None:
+def test_reports_are_sent_at_a_bounded_rate_and_the_last_one_always(redis_settings: RedisSettings) -> None:
     clock = Clock()
-    with publisher(settings, clock) as job:
+    with publisher(redis_settings, clock) as job:
         taken = []
         for clock.now in (100.0, 100.5, 101.9, 102.0, 103.0):
             taken.append(job.publish(report(1)))
@@ -83,9 +71,9 @@ def test_reports_are_sent_at_a_bounded_rate_and_the_last_one_always(settings: Re
 
 
 def test_a_minted_user_appends_to_its_stream_and_does_nothing_else(
-    settings: RedisSettings, reader: ProgressReader
+    redis_settings: RedisSettings, progress_reader: ProgressReader
 ) -> None:
-    user = as_user(settings, reader.mint_user(UID, SITE, 1))
+    user = as_user(redis_settings, progress_reader.mint_user(UID, SITE, 1))
     with publisher(user, Clock()) as own, publisher(user, Clock(), OTHER) as foreign:
         assert own.publish(report(1))
         assert not foreign.publish(report(1))
@@ -98,65 +86,67 @@ def test_a_minted_user_appends_to_its_stream_and_does_nothing_else(
                 client.execute_command(*command)
 
 
-def test_minting_again_replaces_the_password(settings: RedisSettings, reader: ProgressReader) -> None:
-    before = as_user(settings, reader.mint_user(UID, SITE, 1))
-    after = as_user(settings, reader.mint_user(UID, SITE, 1))
+def test_minting_again_replaces_the_password(redis_settings: RedisSettings, progress_reader: ProgressReader) -> None:
+    before = as_user(redis_settings, progress_reader.mint_user(UID, SITE, 1))
+    after = as_user(redis_settings, progress_reader.mint_user(UID, SITE, 1))
     with publisher(before, Clock()) as old, publisher(after, Clock()) as new:
         assert not old.publish(report(1))
         assert new.publish(report(1))
 
 
-def test_a_dropped_user_is_cut_off(settings: RedisSettings, reader: ProgressReader) -> None:
+def test_a_dropped_user_is_cut_off(redis_settings: RedisSettings, progress_reader: ProgressReader) -> None:
     clock = Clock()
-    with publisher(as_user(settings, reader.mint_user(UID, SITE, 1)), clock) as job:
+    with publisher(as_user(redis_settings, progress_reader.mint_user(UID, SITE, 1)), clock) as job:
         assert job.publish(report(1))
-        assert reader.drop_user(UID, SITE, 1)
+        assert progress_reader.drop_user(UID, SITE, 1)
         clock.now += 10
         assert not job.publish(report(2))
-    assert reader.drop_user(UID, SITE, 1)
-    assert reader.latest(UID, [SITE]).by_source[SITE].step == 1
+    assert progress_reader.drop_user(UID, SITE, 1)
+    assert progress_reader.latest(UID, [SITE]).by_source[SITE].step == 1
 
 
-def test_a_stream_does_not_grow_without_bound(settings: RedisSettings, reader: ProgressReader) -> None:
-    with publisher(settings, Clock()) as job:
+def test_a_stream_does_not_grow_without_bound(redis_settings: RedisSettings, progress_reader: ProgressReader) -> None:
+    with publisher(redis_settings, Clock()) as job:
         for step in range(STREAM_LENGTH + 300):
             assert job.publish(report(step), last=True)
-    with redis.Redis.from_url(settings.url, protocol=2) as client:
+    with redis.Redis.from_url(redis_settings.url, protocol=2) as client:
         assert client.xlen(contract.progress_stream(UID, SITE)) <= STREAM_LENGTH + 100
-    assert reader.latest(UID, [SITE]).by_source[SITE].step == STREAM_LENGTH + 299
+    assert progress_reader.latest(UID, [SITE]).by_source[SITE].step == STREAM_LENGTH + 299
 
 
-def test_what_a_site_forges_hides_no_other_site(settings: RedisSettings, reader: ProgressReader) -> None:
+def test_what_a_site_forges_hides_no_other_site(redis_settings: RedisSettings, progress_reader: ProgressReader) -> None:
     sites = [f"hospital-{letter}.x" for letter in "abcd"]
-    with redis.Redis.from_url(settings.url, protocol=2) as client:
+    with redis.Redis.from_url(redis_settings.url, protocol=2) as client:
         client.xadd(contract.progress_stream(UID, sites[0]), {FIELD: "{"})
         client.xadd(contract.progress_stream(UID, sites[1]), {"other": "field"})
         client.set(contract.progress_stream(UID, sites[2]), "not a stream")
         client.xadd(contract.progress_stream(UID, sites[3]), {FIELD: b"\xff\xfe"})
-    with publisher(settings, Clock()) as job:
+    with publisher(redis_settings, Clock()) as job:
         assert job.publish(report(3))
-    snapshot = reader.latest(UID, [*sites, SITE])
+    snapshot = progress_reader.latest(UID, [*sites, SITE])
     assert snapshot.available
     assert list(snapshot.by_source) == [SITE]
 
 
-def test_deleting_the_streams_of_a_round_leaves_other_rounds(settings: RedisSettings, reader: ProgressReader) -> None:
+def test_deleting_the_streams_of_a_round_leaves_other_rounds(
+    redis_settings: RedisSettings, progress_reader: ProgressReader
+) -> None:
     other_round = contract.progress_stream(UID + "0", SITE)
-    with publisher(settings, Clock()) as job, ProgressPublisher(settings, other_round) as other:
+    with publisher(redis_settings, Clock()) as job, ProgressPublisher(redis_settings, other_round) as other:
         assert job.publish(report(1))
         assert other.publish(report(1))
-    assert reader.delete_streams(UID)
-    assert reader.latest(UID, [SITE]).by_source == {}
-    assert list(reader.latest(UID + "0", [SITE]).by_source) == [SITE]
+    assert progress_reader.delete_streams(UID)
+    assert progress_reader.latest(UID, [SITE]).by_source == {}
+    assert list(progress_reader.latest(UID + "0", [SITE]).by_source) == [SITE]
 
 
 def test_without_redis_nothing_is_known_and_nothing_raises() -> None:
     dead = RedisSettings(url=f"redis://127.0.0.1:{free_port()}")
-    with ProgressReader(dead) as reader:
-        assert not reader.latest(UID, [SITE]).available
-        assert reader.mint_user(UID, SITE, 1) is None
-        assert not reader.drop_user(UID, SITE, 1)
-        assert not reader.delete_streams(UID)
+    with ProgressReader(dead) as progress_reader:
+        assert not progress_reader.latest(UID, [SITE]).available
+        assert progress_reader.mint_user(UID, SITE, 1) is None
+        assert not progress_reader.drop_user(UID, SITE, 1)
+        assert not progress_reader.delete_streams(UID)
 
 
 def test_a_publisher_backs_off_counts_what_it_drops_and_goes_on_when_redis_is_back(run_redis: RunRedis) -> None:
@@ -173,10 +163,10 @@ def test_a_publisher_backs_off_counts_what_it_drops_and_goes_on_when_redis_is_ba
 
 def test_a_server_that_never_answers_stops_nobody() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        settings = RedisSettings(url=f"redis://127.0.0.1:{silent.getsockname()[1]}")
-        with publisher(settings, Clock()) as job, ProgressReader(settings) as reader:
+        redis_settings = RedisSettings(url=f"redis://127.0.0.1:{silent.getsockname()[1]}")
+        with publisher(redis_settings, Clock()) as job, ProgressReader(redis_settings) as progress_reader:
             assert not job.publish(report(1))
-            assert not reader.latest(UID, [SITE]).available
+            assert not progress_reader.latest(UID, [SITE]).available
 
 
 def test_without_settings_a_publisher_does_nothing() -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from hack.testenv.api import ApiError, Object
 from hack.testenv.campaigns import Campaign, federation_body, stage
+from hack.testenv.handle import SECONDS
 from hack.testenv.hospitals import Hospitals, Site
 from hack.testenv.images import write_textures
 from hack.testenv.platform import FEDERATION, PREFIX, Platform
-from hack.testenv.rounds import SECONDS
 from hack.testenv.volumes import federation_volume
 
 CLAIM = "campaign-pool"

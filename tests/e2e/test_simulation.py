@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from hack.testenv.campaigns import Campaign, federation_body, stage
+from hack.testenv.handle import SECONDS
 from hack.testenv.hospitals import NAME, Site
 from hack.testenv.images import write_textures
 from hack.testenv.platform import FEDERATION, Platform, describe_pod
-from hack.testenv.rounds import SECONDS, Round
+from hack.testenv.rounds import Round
 from hack.testenv.volumes import federation_volume
 from hack.testenv.waiting import wait_until
 from umim import contract
