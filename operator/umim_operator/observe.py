@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from umim import contract
 from umim.api.artifacts import UpdateManifest
@@ -19,20 +19,25 @@ from umim_operator.conditions import Reason
 from umim_operator.state import DamagedManifest, HospitalView, JobOutcome, JobView, RoundView
 
 Object = Mapping[str, Any]
+SpecT = TypeVar("SpecT", bound=BaseModel)
 
 WAITING_REASONS = frozenset(
     {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"}
 )
 
 
+def parsed_spec(model: type[SpecT], body: Object) -> tuple[SpecT | None, str]:
+    """Return an object's spec, or None and what is wrong with it."""
+    try:
+        return model.model_validate(body.get("spec") or {}), ""
+    except ValidationError as error:
+        return None, f"spec.{first_problem(error)}"
+
+
 def round_view(body: Object) -> RoundView:
     """Read a FederationRound."""
     meta = body["metadata"]
-    spec, spec_error = None, ""
-    try:
-        spec = FederationRoundSpec.model_validate(body.get("spec") or {})
-    except ValidationError as error:
-        spec_error = f"spec.{first_problem(error)}"
+    spec, spec_error = parsed_spec(FederationRoundSpec, body)
     return RoundView(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -50,10 +55,7 @@ def hospital_view(body: Object) -> HospitalView:
     """Read a Hospital."""
     meta = body["metadata"]
     reference = HospitalReference(namespace=meta["namespace"], name=meta["name"])
-    try:
-        return HospitalView(reference, HospitalSpec.model_validate(body.get("spec") or {}))
-    except ValidationError as error:
-        return HospitalView(reference, None, f"spec.{first_problem(error)}")
+    return HospitalView(reference, *parsed_spec(HospitalSpec, body))
 
 
 def job_view(body: Object, pods: Iterable[Object]) -> JobView:

@@ -19,6 +19,8 @@ from umim.api.base import (
 )
 from umim.api.hospital import DatasetSpec
 from umim.api.round import (
+    DEADLINE_RULE,
+    PRETRAINING_RULES,
     AggregationSpec,
     DistillationSpec,
     ModelSpec,
@@ -63,12 +65,7 @@ class StageSpec(ApiModel):
     """How often a failed Job of this stage is tried again. Default: as the federation's retries."""
 
     model_config = cel_rules(
-        {
-            "rule": "!has(self.deadline) || duration(self.deadline) >= duration('10s')",
-            "message": "deadline must be at least 10s",
-            "fieldPath": ".deadline",
-            "reason": "FieldValueInvalid",
-        },
+        {**DEADLINE_RULE, "rule": f"!has(self.deadline) || {DEADLINE_RULE['rule']}"},
     )
 
 
@@ -114,18 +111,7 @@ class FederationSpec(ApiModel):
     """Suspends the running round and starts no new one; false goes on."""
 
     model_config = cel_rules(
-        {
-            "rule": "(has(self.model.parent.init) && self.model.parent.init == 'mim') == has(self.pretraining)",
-            "message": "pretraining must be set if and only if model.parent.init is mim",
-            "fieldPath": ".pretraining",
-            "reason": "FieldValueInvalid",
-        },
-        {
-            "rule": "!has(self.pretraining) || has(self.serverDataset)",
-            "message": "pretraining needs serverDataset: the server's unlabelled images",
-            "fieldPath": ".serverDataset",
-            "reason": "FieldValueRequired",
-        },
+        *PRETRAINING_RULES,
         {
             "rule": "has(self.serverDataset) || (!has(self.distillation) && self.stages.all(s, !has(s.distillation)))",
             "message": "distillation, of the federation or of a stage, needs serverDataset: the server's unlabelled "
@@ -147,12 +133,7 @@ class FederationSpec(ApiModel):
             "fieldPath": ".serverDataset",
             "reason": "FieldValueRequired",
         },
-        {
-            "rule": "duration(self.deadline) >= duration('10s')",
-            "message": "deadline must be at least 10s",
-            "fieldPath": ".deadline",
-            "reason": "FieldValueInvalid",
-        },
+        DEADLINE_RULE,
         {
             "rule": f"self.stages.map(s, s.rounds).sum() <= {MOST_ROUNDS}",
             "message": f"all stages together may have at most {MOST_ROUNDS} rounds",

@@ -186,6 +186,30 @@ class DistillationSpec(OptimisationSpec):
     """Resources of the aggregator Job, which distils. Default: as for a site."""
 
 
+PRETRAINING_RULES: tuple[dict[str, str], ...] = (
+    {
+        "rule": "(has(self.model.parent.init) && self.model.parent.init == 'mim') == has(self.pretraining)",
+        "message": "pretraining must be set if and only if model.parent.init is mim",
+        "fieldPath": ".pretraining",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.pretraining) || has(self.serverDataset)",
+        "message": "pretraining needs serverDataset: the server's unlabelled images",
+        "fieldPath": ".serverDataset",
+        "reason": "FieldValueRequired",
+    },
+)
+"""Rules of every spec with model, pretraining and serverDataset."""
+DEADLINE_RULE: dict[str, str] = {
+    "rule": "duration(self.deadline) >= duration('10s')",
+    "message": "deadline must be at least 10s",
+    "fieldPath": ".deadline",
+    "reason": "FieldValueInvalid",
+}
+"""Rule of every spec with a deadline."""
+
+
 class FederationRoundSpec(ApiModel):
     """What the round trains, where, and what counts as done. Immutable but for suspend."""
 
@@ -219,18 +243,7 @@ class FederationRoundSpec(ApiModel):
     never."""
 
     model_config = cel_rules(
-        {
-            "rule": "(has(self.model.parent.init) && self.model.parent.init == 'mim') == has(self.pretraining)",
-            "message": "pretraining must be set if and only if model.parent.init is mim",
-            "fieldPath": ".pretraining",
-            "reason": "FieldValueInvalid",
-        },
-        {
-            "rule": "!has(self.pretraining) || has(self.serverDataset)",
-            "message": "pretraining needs serverDataset: the server's unlabelled images",
-            "fieldPath": ".serverDataset",
-            "reason": "FieldValueRequired",
-        },
+        *PRETRAINING_RULES,
         {
             "rule": "!has(self.distillation) || has(self.serverDataset)",
             "message": "distillation needs serverDataset: the server's unlabelled images",
@@ -243,12 +256,7 @@ class FederationRoundSpec(ApiModel):
             "fieldPath": ".serverDataset",
             "reason": "FieldValueRequired",
         },
-        {
-            "rule": "duration(self.deadline) >= duration('10s')",
-            "message": "deadline must be at least 10s",
-            "fieldPath": ".deadline",
-            "reason": "FieldValueInvalid",
-        },
+        DEADLINE_RULE,
     )
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from umim.api.federation import StageStatus
 from umim.cli import options, render
 from umim.cli.kube import Cluster
-from umim.cli.output import Format, json_list, show, show_json, show_list
+from umim.cli.output import Format, show, show_found, show_json
 from umim.cli.resources import Federation, without_bookkeeping
 
 app = typer.Typer(no_args_is_help=True, help="Campaigns of rounds, stage by stage.")
@@ -30,10 +30,7 @@ def list_federations(
     """List campaigns with phase, stage, round and model."""
     cluster = Cluster.connect(context)
     found = cluster.federations(None if all_namespaces else namespace or cluster.namespace)
-    if output is Format.json:
-        show_json(json_list([one.raw for one in found]))
-    else:
-        show_list(federations_table(found, datetime.now(UTC)))
+    show_found(found, federations_table, output)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from umim.cli import options, render
 from umim.cli.kube import Cluster
-from umim.cli.output import Format, json_list, show, show_json, show_list, show_text
+from umim.cli.output import Format, json_list, show, show_found, show_json, show_text
 from umim.cli.pull import pull_model, pull_parts
 from umim.cli.resources import lineage as ancestors
 from umim.cli.store import open_store
@@ -31,10 +30,7 @@ def list_models(
     """List models with digest, architecture and strategy."""
     cluster = Cluster.connect(context)
     models = cluster.models(None if all_namespaces else namespace or cluster.namespace)
-    if output is Format.json:
-        show_json(json_list([one.raw for one in models]))
-    else:
-        show_list(render.models_table(models, datetime.now(UTC)))
+    show_found(models, render.models_table, output)
 
 
 @app.command()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 
-from umim.cli.resources import Raw, without_bookkeeping
+from umim.cli.resources import Federation, Model, Raw, Round, without_bookkeeping
+
+FoundT = TypeVar("FoundT", Round, Federation, Model)
 
 UNBOUNDED = 10_000
 """Columns; more than any list needs."""
@@ -48,6 +51,16 @@ def show_json(value: Any) -> None:
 def json_list(items: Sequence[Raw]) -> dict[str, Any]:
     """Return a list of objects in the form of ``kubectl get -o json``."""
     return {"apiVersion": "v1", "kind": "List", "items": [without_bookkeeping(one) for one in items]}
+
+
+def show_found(
+    found: Sequence[FoundT], table: Callable[[Sequence[FoundT], datetime], RenderableType], output: Format
+) -> None:
+    """Print what a list command found: a table of it, or the objects as JSON."""
+    if output is Format.json:
+        show_json(json_list([one.raw for one in found]))
+    else:
+        show_list(table(found, datetime.now(UTC)))
 
 
 def show_error(message: str) -> None:

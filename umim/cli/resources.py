@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from umim.api.base import Condition
 from umim.api.federation import FederationSpec, FederationStatus
@@ -17,6 +17,7 @@ from umim.errors import ArtifactError, ConfigError
 from umim.settings import first_problem
 
 Raw = Mapping[str, Any]
+PartT = TypeVar("PartT", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -76,34 +77,21 @@ class Model:
 
 def parse_round(raw: Raw) -> Round:
     """Parse a FederationRound. Raises ConfigError when it is of another version than this tool."""
-    try:
-        spec = FederationRoundSpec.model_validate(raw["spec"])
-        status = FederationRoundStatus.model_validate(raw.get("status", {}))
-    except ValidationError as error:
-        raise _other_version("FederationRound", raw, error) from error
-    meta = raw["metadata"]
-    return Round(meta["namespace"], meta["name"], _created(meta), spec, status, raw)
+    spec = _valid(FederationRoundSpec, raw["spec"], "FederationRound", raw)
+    status = _valid(FederationRoundStatus, raw.get("status", {}), "FederationRound", raw)
+    return Round(*_identity(raw), spec, status, raw)
 
 
 def parse_federation(raw: Raw) -> Federation:
     """Parse a Federation. Raises ConfigError when it is of another version than this tool."""
-    try:
-        spec = FederationSpec.model_validate(raw["spec"])
-        status = FederationStatus.model_validate(raw.get("status", {}))
-    except ValidationError as error:
-        raise _other_version("Federation", raw, error) from error
-    meta = raw["metadata"]
-    return Federation(meta["namespace"], meta["name"], _created(meta), spec, status, raw)
+    spec = _valid(FederationSpec, raw["spec"], "Federation", raw)
+    status = _valid(FederationStatus, raw.get("status", {}), "Federation", raw)
+    return Federation(*_identity(raw), spec, status, raw)
 
 
 def parse_model(raw: Raw) -> Model:
     """Parse a GlobalModel. Raises ConfigError when it is of another version than this tool."""
-    try:
-        spec = GlobalModelSpec.model_validate(raw["spec"])
-    except ValidationError as error:
-        raise _other_version("GlobalModel", raw, error) from error
-    meta = raw["metadata"]
-    return Model(meta["namespace"], meta["name"], _created(meta), spec, raw)
+    return Model(*_identity(raw), _valid(GlobalModelSpec, raw["spec"], "GlobalModel", raw), raw)
 
 
 def lineage(name: str, models: Sequence[Model]) -> list[Model]:
@@ -138,13 +126,19 @@ def _explanation(conditions: Sequence[Condition]) -> str:
     return chosen[0].message if chosen else ""
 
 
-def _created(meta: Raw) -> datetime:
-    return datetime.fromisoformat(meta["creationTimestamp"])
+def _identity(raw: Raw) -> tuple[str, str, datetime]:
+    """Return namespace, name and time of creation."""
+    meta = raw["metadata"]
+    return meta["namespace"], meta["name"], datetime.fromisoformat(meta["creationTimestamp"])
 
 
-def _other_version(kind: str, raw: Raw, error: ValidationError) -> ConfigError:
-    name = f"{raw['metadata'].get('namespace', '')}/{raw['metadata'].get('name', '')}"
-    return ConfigError(
-        f"{kind} {name} is of another version than this tool ({first_problem(error)}): "
-        "use the umim release of the cluster's operator"
-    )
+def _valid(model: type[PartT], value: Any, kind: str, raw: Raw) -> PartT:
+    """Parse a part of an object. Raises ConfigError naming the object."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        name = f"{raw['metadata'].get('namespace', '')}/{raw['metadata'].get('name', '')}"
+        raise ConfigError(
+            f"{kind} {name} is of another version than this tool ({first_problem(error)}): "
+            "use the umim release of the cluster's operator"
+        ) from error

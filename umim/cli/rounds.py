@@ -14,7 +14,7 @@ from rich.live import Live
 
 from umim.cli import options, render
 from umim.cli.kube import Cluster
-from umim.cli.output import Format, json_list, show, show_json, show_list
+from umim.cli.output import Format, show, show_found, show_json
 from umim.cli.resources import Round, without_bookkeeping
 from umim.errors import UmimError
 
@@ -45,10 +45,7 @@ def list_rounds(
     """List rounds with phase, sites, progress and model."""
     cluster = Cluster.connect(context)
     rounds = cluster.rounds(None if all_namespaces else namespace or cluster.namespace)
-    if output is Format.json:
-        show_json(json_list([one.raw for one in rounds]))
-    else:
-        show_list(render.rounds_table(rounds, datetime.now(UTC)))
+    show_found(rounds, render.rounds_table, output)
 
 
 @app.command()

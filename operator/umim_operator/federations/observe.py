@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from pydantic import ValidationError
-
 from umim.api.federation import FederationSpec, FederationStatus
 from umim.api.round import FederationRoundStatus
-from umim.settings import first_problem
 from umim_operator.federations.state import FederationView, RoundSeen
-
-Object = Mapping[str, Any]
+from umim_operator.observe import Object, parsed_spec
 
 
 def federation_view(body: Object) -> FederationView:
     """Read a Federation."""
     meta = body["metadata"]
-    spec, spec_error = None, ""
-    try:
-        spec = FederationSpec.model_validate(body.get("spec") or {})
-    except ValidationError as error:
-        spec_error = f"spec.{first_problem(error)}"
+    spec, spec_error = parsed_spec(FederationSpec, body)
     return FederationView(
         namespace=meta["namespace"],
         name=meta["name"],
