@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from umim.aggregation.reader import SpilledHead, SpilledUpdate
+from umim.aggregation.fedavg import FedAvg
+from umim.aggregation.reader import SpilledHead, SpilledUpdate, WeightedUpdate
 from umim.api.artifacts import HeadExclusion
 from umim.api.globalmodel import MOST_HEADS, SharedHead
 from umim.artifacts.tensors import open_safetensors
@@ -92,13 +93,10 @@ def _shapes(head: SpilledHead) -> dict[str, list[int]]:
 
 
 def _mean(members: Sequence[Member]) -> dict[str, torch.Tensor]:
-    total = sum(update.samples for update, _ in members)
     with ExitStack() as stack:
-        readers = [(stack.enter_context(open_safetensors(head.path)), update.samples) for update, head in members]
-        merged: dict[str, torch.Tensor] = {}
-        for name, info in readers[0][0].infos.items():
-            mean = torch.zeros(info.shape, dtype=torch.float64)
-            for reader, samples in readers:
-                mean += reader.read(name).to(torch.float64) * (samples / total)
-            merged[name] = mean.to(torch.float32)
-    return merged
+        heads = [
+            WeightedUpdate(update.site, update.samples, stack.enter_context(open_safetensors(head.path)))
+            for update, head in members
+        ]
+        first = heads[0].tensors
+        return {name: mean.to(torch.float32) for name, mean in FedAvg().merge(first, heads, list(first.infos))}

@@ -15,15 +15,14 @@ from umim.data.dataset import ImageDataset
 from umim.data.transforms import normalise
 from umim.distillation.features import FeatureDistiller, FeatureOptions
 from umim.distillation.names import check_distillation
-from umim.models.encoder import Encoder, create_encoder
-from umim.models.mim import MimModel, create_mim
+from umim.models.encoder import Encoder
 from umim.models.state import ModelState, Tensors
 from umim.training.batches import Batches
 from umim.training.checkpoint import Checkpoints
 from umim.training.engine import Fit
 from umim.training.runtime import Runtime
 from umim.training.seeds import derive
-from umim.training.site import Surroundings, encoder_tensors, load_encoder, load_module, tensors_of
+from umim.training.site import Surroundings, encoder_tensors, loaded_encoder, loaded_mim, tensors_of
 
 MEASURED_IMAGES = 1024
 """Images of the server, drawn by the seed, on which a model's MIM loss is measured."""
@@ -54,6 +53,10 @@ class Student:
     dataset: ImageDataset
     """The server's images. Labels are not looked at."""
 
+    def load(self, tensors: Tensors) -> Encoder:
+        """Return an encoder of this kind with tensors, see ``loaded_encoder``."""
+        return loaded_encoder(self.architecture, self.image_size, tensors)
+
 
 def distil(
     spec: DistillationSpec,
@@ -73,16 +76,16 @@ def distil(
     check_distillation(spec)
     options = FeatureOptions(**spec.options)
     device = around.runtime.device
-    encoder = _encoder(student, merged.encoder).to(device)
-    mim = _mim(encoder, merged, spec).to(device)
+    encoder = student.load(merged.encoder).to(device)
+    mim = loaded_mim(encoder, merged.mim, spec.mask_ratio, spec.seed).to(device)
     chosen = sorted(teachers, key=lambda teacher: (-teacher.samples, teacher.site))[: max(1, int(options.teachers))]
     chosen.sort(key=lambda teacher: teacher.site)
     total = sum(teacher.samples for teacher in chosen)
     objective = FeatureDistiller(
         encoder,
         mim,
-        [_encoder(student, teacher.encoder).to(device) for teacher in chosen],
-        _encoder(student, parent.encoder).to(device),
+        [student.load(teacher.encoder).to(device) for teacher in chosen],
+        student.load(parent.encoder).to(device),
         [teacher.samples / total for teacher in chosen],
         spec.mim_weight,
         options,
@@ -103,10 +106,8 @@ def server_mim_loss(state: ModelState, student: Student, seed: int, runtime: Run
     """
     if not state.mim:
         return None
-    encoder = _encoder(student, state.encoder).to(runtime.device).eval()
-    mim = create_mim(encoder, MEASURED_MASK, 0)
-    load_module(mim, state.mim, "MIM decoder")
-    mim.to(runtime.device).eval()
+    encoder = student.load(state.encoder).to(runtime.device).eval()
+    mim = loaded_mim(encoder, state.mim, MEASURED_MASK, seed).to(runtime.device).eval()
     batches = Batches(student.dataset, np.arange(len(student.dataset)), MEASURED_BATCH, runtime.device)
     generator = runtime.generator(derive(seed, "server MIM loss"))
     total, images = torch.zeros((), dtype=torch.float64), 0
@@ -142,16 +143,3 @@ def scaled(merged: ModelState, parent: ModelState, scale: float) -> ModelState:
             before = parent.encoder[name].double()
             encoder[name] = (before + scale * (value.double() - before)).to(value.dtype)
     return ModelState(encoder, merged.mim, merged.heads)
-
-
-def _encoder(student: Student, tensors: Tensors) -> Encoder:
-    encoder = create_encoder(student.architecture, student.image_size, 0)
-    load_encoder(encoder, tensors)
-    return encoder
-
-
-def _mim(encoder: Encoder, merged: ModelState, spec: DistillationSpec) -> MimModel:
-    mim = create_mim(encoder, spec.mask_ratio, derive(spec.seed, "mim"))
-    if merged.mim:
-        load_module(mim, merged.mim, "MIM decoder")
-    return mim

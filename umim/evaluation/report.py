@@ -14,9 +14,9 @@ from umim.evaluation.finetune import Budget, finetune
 from umim.evaluation.pack import Pack
 from umim.evaluation.probe import ProbeResult, linear_probe
 from umim.evaluation.statistics import Interval, mean_interval
-from umim.models.encoder import Encoder, create_encoder
+from umim.models.encoder import Encoder
 from umim.training.runtime import Runtime
-from umim.training.site import load_encoder
+from umim.training.site import loaded_encoder
 
 DISTRIBUTIONS = ("numpy", "scikit-learn", "scipy", "timm", "torch", "umim")
 
@@ -61,9 +61,7 @@ def load_model(path: Path, architecture: str, image_size: int, runtime: Runtime)
 
     Raises ConfigError for the architecture or size, ArtifactError naming the first tensor that does not fit.
     """
-    encoder = create_encoder(architecture, image_size, seed=0)
-    load_encoder(encoder, read_safetensors(path))
-    return encoder.to(runtime.device)
+    return loaded_encoder(architecture, image_size, read_safetensors(path)).to(runtime.device)
 
 
 def judge(encoder: Encoder, pack: Pack, settings: Settings, runtime: Runtime) -> Verdict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ class Batches:
     def __init__(
         self, dataset: ImageDataset, indices: NDArray[np.int64], batch_size: int, device: torch.device
     ) -> None:
+        self._dataset = dataset
         self._images = torch.from_numpy(dataset.images)
         self._targets = None if dataset.targets is None else torch.from_numpy(dataset.targets)
         self._masks = dataset.task == "segmentation"
@@ -48,11 +48,7 @@ class Batches:
     def subset(self, images: int, seed: int) -> Batches:
         """Return at most so many of the images, chosen by the seed alone."""
         order = torch.randperm(self.images, generator=torch.Generator().manual_seed(seed))[:images]
-        chosen = copy(self)
-        chosen._indices = self._indices[order]
-        chosen.images = len(order)
-        chosen.steps = -(-len(order) // self._batch_size)
-        return chosen
+        return Batches(self._dataset, self._indices[order].numpy(), self._batch_size, self._device)
 
     def targets(self) -> Tensor:
         """Return the targets of all images. Raises ValueError where the data set has none."""

@@ -78,10 +78,10 @@ def train_at_site(config: SiteJobConfig, parent: ModelState, dataset: ImageDatas
         raise ConfigError(f"spec.training.objective {training.objective} needs labels but the hospital's task is none")
     split = split_by_patient(dataset, training.validation_fraction, training.seed, config.privacy.min_patients)
     train = Batches(dataset, split.train, training.batch_size, device)
-    encoder = create_encoder(config.architecture, config.image_size, training.seed)
-    load_encoder(encoder, parent.encoder)
+    encoder = loaded_encoder(config.architecture, config.image_size, parent.encoder)
     head = _head(config, parent, encoder, train) if supervised else None
-    mim = _mim(config, parent, encoder) if training.objective != "supervised" else None
+    wants_mim = training.objective != "supervised"
+    mim = loaded_mim(encoder, parent.mim, training.mask_ratio, training.seed) if wants_mim else None
     learner = Learner(encoder, head, mim, training.mim_weight).to(device)
     learner.anchor(parent.encoder, training.proximal_mu)
     checkpoints = checkpoints_of(
@@ -109,14 +109,6 @@ def _head(config: SiteJobConfig, parent: ModelState, encoder: Encoder, train: Ba
     return head
 
 
-def _mim(config: SiteJobConfig, parent: ModelState, encoder: Encoder) -> MimModel:
-    """Return the MIM part: the parent's decoder where there is one, else a new one."""
-    mim = create_mim(encoder, config.training.mask_ratio, derive(config.training.seed, "mim"))
-    if parent.mim:
-        load_module(mim, parent.mim, "MIM decoder")
-    return mim
-
-
 def pretrain(config: InitJobConfig, dataset: ImageDataset, around: Surroundings) -> Trained:
     """Train a new encoder by masked image modelling on unlabelled images.
 
@@ -124,7 +116,7 @@ def pretrain(config: InitJobConfig, dataset: ImageDataset, around: Surroundings)
     """
     spec, device = config.optimisation, around.runtime.device
     encoder = create_encoder(config.architecture, config.image_size, spec.seed)
-    mim = create_mim(encoder, spec.mask_ratio, derive(spec.seed, "mim"))
+    mim = loaded_mim(encoder, {}, spec.mask_ratio, spec.seed)
     learner = Learner(encoder, None, mim).to(device)
     train = Batches(dataset, np.arange(len(dataset)), spec.batch_size, device)
     checkpoints = checkpoints_of(config, spec, "random", dataset, around)
@@ -146,6 +138,27 @@ def remove_work(folder: Path) -> None:
         folder.parent.rmdir()
 
 
+def loaded_encoder(architecture: str, image_size: int, tensors: Tensors) -> Encoder:
+    """Return an encoder with a model's tensors, on the CPU.
+
+    Raises ConfigError for architecture or image size, ArtifactError naming the first tensor that does not fit.
+    """
+    encoder = create_encoder(architecture, image_size, seed=0)
+    load_encoder(encoder, tensors)
+    return encoder
+
+
+def loaded_mim(encoder: Encoder, tensors: Tensors, mask_ratio: float, seed: int) -> MimModel:
+    """Return the MIM part with a model's decoder, or a new one from the seed where ``tensors`` is empty.
+
+    Raises ArtifactError naming the first tensor that does not fit.
+    """
+    mim = create_mim(encoder, mask_ratio, derive(seed, "mim"))
+    if tensors:
+        load_module(mim, tensors, "MIM decoder")
+    return mim
+
+
 def load_encoder(encoder: Encoder, tensors: Tensors) -> None:
     """Put a model's tensors into an encoder. Raises ArtifactError naming the first tensor that does not fit."""
     load_module(encoder.net, tensors, f"encoder {encoder.architecture}")
@@ -153,13 +166,13 @@ def load_encoder(encoder: Encoder, tensors: Tensors) -> None:
 
 def load_module(module: nn.Module, tensors: Tensors, what: str) -> None:
     """Put tensors into a module. Raises ArtifactError naming ``what`` and the first tensor that does not fit."""
-    own = module.state_dict()
-    for name in sorted(own.keys() | tensors.keys()):
-        if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
-            found = tuple(tensors[name].shape) if name in tensors else "missing"
+    own, given = module.state_dict(), dict(tensors)  # once: a mapping may read a file at each look
+    for name in sorted(own.keys() | given.keys()):
+        if name not in own or name not in given or own[name].shape != given[name].shape:
+            found = tuple(given[name].shape) if name in given else "missing"
             wanted = tuple(own[name].shape) if name in own else "no such tensor"
             raise ArtifactError(f"the model does not fit: {what}: tensor {name} is {found}, wanted is {wanted}")
-    module.load_state_dict(dict(tensors))
+    module.load_state_dict(given)
 
 
 def encoder_tensors(encoder: Encoder) -> dict[str, Tensor]:

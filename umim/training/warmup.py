@@ -10,7 +10,7 @@ from umim.data.transforms import normalise
 from umim.models.encoder import Encoder, pooled
 from umim.models.heads import AnyHead, SegmentationHead
 from umim.training.batches import Batches
-from umim.training.optimiser import create_optimiser
+from umim.training.optimiser import create_optimiser, set_learning_rate
 from umim.training.runtime import Runtime
 from umim.training.seeds import derive
 
@@ -29,9 +29,7 @@ def warm_up(encoder: Encoder, head: AnyHead, train: Batches, spec: TrainingSpec,
     """
     maps_NDHW, targets_N = _features(encoder, head, train, spec, runtime)
     optimiser = create_optimiser(head, spec)
-    rate = min(1.0, spec.learning_rate * RATE_FACTOR)
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+    set_learning_rate(optimiser, min(1.0, spec.learning_rate * RATE_FACTOR))
     head.train()
     for epoch in range(spec.head_warmup_epochs):
         generator = torch.Generator().manual_seed(derive(spec.seed, "warm-up", epoch))

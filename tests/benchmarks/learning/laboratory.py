@@ -30,7 +30,7 @@ from umim.simulation.resources import Campaign, Hospital
 from umim.simulation.run import simulate
 from umim.training.reporter import Clock
 from umim.training.runtime import Runtime
-from umim.training.site import Surroundings, encoder_tensors, load_encoder
+from umim.training.site import Surroundings, encoder_tensors, loaded_encoder
 
 Scores = dict[str, dict[str, float]]
 """Score by data set, then by measure such as linear@10."""
@@ -76,8 +76,10 @@ class Laboratory:
         domains = [arm.removeprefix(LEFT_OUT)] if arm.startswith(LEFT_OUT) else sorted(self._packs)
         scores = {domain: self._judge(made.of(domain), domain, profile) for domain in domains}
         curve = [
-            {domain: self._linear(state, domain, 10, profile.draws) for domain in domains} for state in made.history
+            {name: self._linear(state, name, 10, profile.draws) for name in domains} for state in made.history[:-1]
         ]
+        if made.history:  # the last model has been judged above
+            curve.append({name: scores[name]["linear@10"] for name in domains})
         return {
             "arm": arm,
             "seed": self._seed,
@@ -191,9 +193,7 @@ class Laboratory:
         return read_safetensors(path)
 
     def _encoder(self, state: Tensors) -> Encoder:
-        encoder = create_encoder(BUDGET.architecture, BUDGET.image_size, 0)
-        load_encoder(encoder, state)
-        return encoder.to(self._runtime.device)
+        return loaded_encoder(BUDGET.architecture, BUDGET.image_size, state).to(self._runtime.device)
 
     def _judge(self, state: Tensors, domain: str, profile: Profile) -> dict[str, float]:
         encoder, pack = self._encoder(state), self._packs[domain]
