@@ -18,7 +18,8 @@ from umim.api.round import AggregationSpec, TrainingSpec
 from umim.artifacts.manifests import manifest_bytes, read_job_result, read_update_manifest
 from umim.artifacts.minio import MinioStore, RetryPolicy
 from umim.artifacts.models import fetch_model, publish_model, publish_update
-from umim.artifacts.tensors import read_safetensors, write_safetensors
+from umim.artifacts.tensors import read_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.entrypoints.aggregate import main
 from umim.errors import AccessDeniedError
 from umim.settings import StoreSettings

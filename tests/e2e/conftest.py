@@ -17,7 +17,7 @@ from umim.api.artifacts import ModelManifest
 from umim.api.globalmodel import GlobalModelSpec, RoundReference
 from umim.artifacts.manifests import read_model_manifest
 from umim.artifacts.models import publish_model
-from umim.artifacts.tensors import write_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.models.encoder import create_encoder
 
 START = {"globalModel": "t-base"}

@@ -12,10 +12,11 @@ from typing import BinaryIO
 
 
 @contextmanager
-def replace_file(path: Path) -> Iterator[BinaryIO]:
+def replace_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its name, synced to disk, when the block ends well.
 
-    On an error nothing is left behind and an older file under the name stays.
+    On an error nothing is left behind and an older file under the name stays. Not ``durable``: not synced, for what
+    is made anew after a crash of the machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -25,7 +26,8 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:  # by name: writers of other libraries need file.name to be a path
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

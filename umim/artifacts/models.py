@@ -15,7 +15,8 @@ from umim.api.hospital import Task
 from umim.artifacts.files import sha256_of
 from umim.artifacts.manifests import manifest_bytes, read_model_manifest, read_update_manifest
 from umim.artifacts.store import ObjectStore
-from umim.artifacts.tensors import WrittenTensors, read_header
+from umim.artifacts.tensors import read_header
+from umim.artifacts.writer import WrittenTensors
 from umim.errors import ArtifactError, NotFoundError
 
 

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from umim.api.globalmodel import SharedHead
-from umim.artifacts.tensors import WrittenTensors, open_safetensors, write_safetensors
+from umim.artifacts.tensors import open_safetensors
+from umim.artifacts.writer import WrittenTensors, write_safetensors
 from umim.errors import ArtifactError
 from umim.settings import first_problem
 

@@ -1,35 +1,18 @@
-"""Tensors files: safetensors, written so that equal tensors give equal bytes, read one tensor at a time."""
+"""Tensors files on the local disk, read one tensor at a time. See ``writer`` and, for any source, ``layout``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from umim.api.artifacts import TensorInfo
-from umim.artifacts.files import replace_file, sha256_of
+from umim.artifacts.layout import NOTE
 from umim.errors import ArtifactError
-
-NOTE = "umim"
-"""Name of the only metadata."""
-
-
-@dataclass(frozen=True)
-class WrittenTensors:
-    """A tensors file on the local disk."""
-
-    path: Path
-    """Where it lies."""
-    digest: str
-    """sha256 of the file in hexadecimal."""
-    size_bytes: int
-    """Size of the file in bytes."""
 
 
 class TensorReader:
@@ -49,20 +32,6 @@ class TensorReader:
             raise ArtifactError(f"{self._path.name} has no tensor {name}")
         tensor: torch.Tensor = self._handle.get_tensor(name)
         return tensor
-
-
-def write_safetensors(tensors: Mapping[str, torch.Tensor], path: Path, note: str | None = None) -> WrittenTensors:
-    """Write named tensors, and a text, to a file, atomically. Equal tensors and text give equal bytes.
-
-    The text is the only metadata in the file, since the order of several ones is not fixed. Tensors on a device,
-    strided views and tensors that share memory are copied first. Raises ValueError when there are none.
-    """
-    if not tensors:
-        raise ValueError("a tensors file needs at least one tensor")
-    plain = {name: tensors[name].detach().to("cpu", copy=True).contiguous() for name in sorted(tensors)}
-    with replace_file(path) as file:
-        save_file(plain, file.name, None if note is None else {NOTE: note})
-    return WrittenTensors(path=path, digest=sha256_of(path), size_bytes=path.stat().st_size)
 
 
 @contextmanager

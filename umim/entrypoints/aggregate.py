@@ -28,7 +28,8 @@ from umim.artifacts.minio import MinioStore
 from umim.artifacts.models import publish_model
 from umim.artifacts.parts import write_parts
 from umim.artifacts.store import ObjectStore
-from umim.artifacts.tensors import read_safetensors, write_safetensors
+from umim.artifacts.tensors import read_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.data.load import load_dataset
 from umim.distillation.run import Student, Teacher, choose_scale, distil, scaled, server_mim_loss
 from umim.entrypoints.runner import run_job

@@ -19,7 +19,7 @@ from umim.artifacts.minio import MinioStore
 from umim.artifacts.models import publish_model
 from umim.artifacts.parts import write_parts
 from umim.artifacts.store import ObjectStore
-from umim.artifacts.tensors import write_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.data.load import load_dataset
 from umim.entrypoints.runner import run_job
 from umim.entrypoints.server import kept_checkpoints, progress_sink

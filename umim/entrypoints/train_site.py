@@ -20,7 +20,8 @@ from umim.artifacts.minio import MinioStore
 from umim.artifacts.models import HeadFile, fetch_model, fetch_parts, publish_update
 from umim.artifacts.parts import read_parts
 from umim.artifacts.store import ObjectStore
-from umim.artifacts.tensors import read_safetensors, write_safetensors
+from umim.artifacts.tensors import read_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.data.load import load_dataset
 from umim.entrypoints.runner import run_job
 from umim.errors import ArtifactError, ConfigError

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from umim.api.base import ApiModel, Digest, Metrics
 from umim.artifacts.files import replace_file, sha256_of
-from umim.artifacts.tensors import read_safetensors, write_safetensors
+from umim.artifacts.tensors import read_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.errors import ArtifactError
 from umim.training.optimiser import OPTIMISER_PREFIX, load_optimiser_tensors, optimiser_tensors
 

@@ -18,7 +18,8 @@ from umim.api.round import AggregationSpec
 from umim.artifacts.files import sha256_of
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.models import HeadFile, publish_model, publish_update
-from umim.artifacts.tensors import WrittenTensors, read_safetensors, write_safetensors
+from umim.artifacts.tensors import read_safetensors
+from umim.artifacts.writer import WrittenTensors, write_safetensors
 from umim.entrypoints.aggregate import aggregate
 from umim.training.reporter import Clock
 from umim.training.runtime import Runtime

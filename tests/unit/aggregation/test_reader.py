@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from umim.aggregation.reader import SpilledTensors
-from umim.artifacts.tensors import write_safetensors
+from umim.artifacts.writer import write_safetensors
 
 
 def test_a_file_is_a_mapping_of_its_tensors(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from umim.artifacts.manifests import (
 )
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.models import fetch_model, fetch_update, publish_model, publish_update
-from umim.artifacts.tensors import write_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.errors import ArtifactError, NotFoundError
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

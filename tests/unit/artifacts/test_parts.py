@@ -15,7 +15,7 @@ from umim.artifacts.manifests import read_model_manifest
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.models import fetch_model, fetch_parts, publish_model
 from umim.artifacts.parts import read_parts, write_parts
-from umim.artifacts.tensors import WrittenTensors, write_safetensors
+from umim.artifacts.writer import WrittenTensors, write_safetensors
 from umim.errors import ArtifactError, NotFoundError
 
 TENSORS = {"mim.mask": torch.zeros(3), "heads.tissue.weight": torch.ones(2, 4)}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from umim.artifacts.files import sha256_of
-from umim.artifacts.tensors import open_safetensors, read_header, read_safetensors, write_safetensors
+from umim.artifacts.tensors import open_safetensors, read_header, read_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.errors import ArtifactError
 
 DTYPES = {

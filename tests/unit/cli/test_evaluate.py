@@ -14,7 +14,7 @@ from umim.api.artifacts import ModelManifest
 from umim.artifacts.files import sha256_of
 from umim.artifacts.manifests import manifest_bytes
 from umim.artifacts.models import describe
-from umim.artifacts.tensors import write_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.cli.main import app
 from umim.cli.model_file import names_a_file
 

@@ -18,7 +18,8 @@ from umim.artifacts.manifests import read_update_manifest
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.models import publish_model
 from umim.artifacts.parts import write_parts
-from umim.artifacts.tensors import read_safetensors, write_safetensors
+from umim.artifacts.tensors import read_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.entrypoints.train_site import train_once
 from umim.models.encoder import create_encoder
 from umim.models.heads import ClassificationHead

@@ -17,7 +17,8 @@ from umim.api.jobs import SiteJobConfig
 from umim.artifacts.manifests import read_update_manifest
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.models import fetch_model, fetch_update, publish_model
-from umim.artifacts.tensors import read_safetensors, write_safetensors
+from umim.artifacts.tensors import read_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.entrypoints.runner import run_job
 from umim.entrypoints.train_site import main, train_once
 from umim.errors import ArtifactError, ConfigError, DataError, NotFoundError

@@ -6,7 +6,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from umim.artifacts.tensors import write_safetensors
+from umim.artifacts.writer import write_safetensors
 from umim.errors import ConfigError
 from umim.models.encoder import create_encoder, pooled
 
