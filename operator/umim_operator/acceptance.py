@@ -36,7 +36,7 @@ def rejection(view: RoundView, observed: Observed) -> Rejection | None:
 def static_rejection(spec: FederationRoundSpec) -> Rejection | None:
     """Return what is wrong with a spec whatever else exists, or None."""
     try:
-        check_aggregation(spec.aggregation)
+        check_aggregation(spec.aggregation, spec.participants.quorum)
         if spec.distillation is not None:
             check_distillation(spec.distillation)
     except ConfigError as error:

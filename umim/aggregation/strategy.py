@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from umim.aggregation.fedavg import FedAvg
-from umim.aggregation.names import check_aggregation
+from umim.aggregation.names import check_strategy
 from umim.aggregation.reader import TensorSource, WeightedUpdate
 from umim.aggregation.ties import Ties
 from umim.api.round import AggregationSpec
@@ -33,6 +33,6 @@ FACTORIES: Mapping[str, Callable[..., Strategy]] = {"fedavg": FedAvg, "ties": Ti
 
 
 def make_strategy(spec: AggregationSpec) -> Strategy:
-    """Return the strategy of a round. Raises ConfigError naming the field, see ``names.check_aggregation``."""
-    check_aggregation(spec)
+    """Return the strategy of a round. Raises ConfigError naming the field, see ``names.check_strategy``."""
+    check_strategy(spec)
     return FACTORIES[spec.strategy](**spec.options)

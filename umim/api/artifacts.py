@@ -9,6 +9,7 @@ from pydantic import Field
 from umim.api.base import DNS_LABEL_PATTERN, INT64, ApiModel, Digest, FiniteFloat, Metrics, ModelReference, Timestamp
 from umim.api.globalmodel import Classes, Contributor, SharedHead
 from umim.api.hospital import Task
+from umim.api.round import EncodingFormat
 
 
 class TensorInfo(ApiModel):
@@ -62,8 +63,9 @@ class UpdateManifest(ApiModel):
     """timm name of the encoder."""
     image_size: int
     """Side of the square input in pixels."""
-    encoding: Literal["full"] = "full"
-    """How the tensors hold the update. full: the trained encoder's values."""
+    encoding: EncodingFormat = "full"
+    """How the tensors hold the update, see the round's spec.aggregation.encoding. full: the trained encoder's
+    values."""
     file: TensorsFile
     """The tensors."""
     head: HeadArtifact | None = None
@@ -119,6 +121,7 @@ ExclusionReason = Literal[
     "WrongRound",
     "WrongParent",
     "WrongArchitecture",
+    "WrongEncoding",
     "DigestMismatch",
     "TensorsMismatch",
     "NotFinite",
@@ -149,6 +152,19 @@ class HeadExclusion(ApiModel):
     """The cause as a sentence."""
 
 
+class UpdateFigures(ApiModel):
+    """How one update that is in the model lies beside the others. A report: it changes nothing in the merge."""
+
+    site: str
+    """The site as namespace.name."""
+    norm: FiniteFloat
+    """L2 norm of the update's change of the parent, as it came, before clipping and mixing."""
+    cosine: FiniteFloat
+    """Cosine between the change and the mean of the other sites' changes. 0 where one of them is 0."""
+    outlier: bool
+    """Whether it is unlike the others, see ``umim.aggregation.outliers``."""
+
+
 class JobResult(ApiModel):
     """What an initialization or aggregation Job leaves for the operator: the commit marker of its work."""
 
@@ -159,6 +175,9 @@ class JobResult(ApiModel):
     """sha256 of the published model. None: too few valid updates."""
     exclusions: list[Exclusion] = Field(default_factory=list)
     """Updates that were left out, sorted by site."""
+    outliers: Annotated[list[UpdateFigures], Field(max_length=1000)] = Field(default_factory=list)
+    """Norm and direction of each update that is in the model, sorted by site. Empty where the merge did not need
+    them."""
     parts_digest: Digest | None = None
     """sha256 of the file with the model's other parts. None: it has none."""
     heads: list[SharedHead] = Field(default_factory=list)

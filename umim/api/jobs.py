@@ -8,7 +8,7 @@ from pydantic import Field
 
 from umim.api.base import ApiModel, Digest, ModelReference
 from umim.api.hospital import DataFormat, PrivacySpec, Task
-from umim.api.round import AggregationSpec, DistillationSpec, OptimisationSpec, ParentInit, TrainingSpec
+from umim.api.round import AggregationSpec, DistillationSpec, EncodingSpec, OptimisationSpec, ParentInit, TrainingSpec
 
 
 class DatasetLocation(ApiModel):
@@ -53,6 +53,8 @@ class SiteJobConfig(JobConfig):
     """The model to start from."""
     training: TrainingSpec
     """What to optimise."""
+    encoding: EncodingSpec = EncodingSpec()
+    """How to write the update."""
     data: DatasetLocation
     """The private images."""
     work_path: str

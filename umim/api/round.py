@@ -27,6 +27,8 @@ from umim.api.hospital import DatasetSpec
 Objective = Literal["supervised", "mim", "supervised+mim"]
 ParentInit = Literal["random", "mim"]
 HeadSharing = Literal["private", "shared"]
+EncodingFormat = Literal["full", "delta", "bf16", "int8", "top-k"]
+Mixing = Literal["none", "nearest-neighbors"]
 
 ARCHITECTURE_PATTERN = r"^[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)?$"
 
@@ -157,14 +159,83 @@ class PretrainingSpec(OptimisationSpec):
     """Resources of the pretraining Job. Default: as for a site."""
 
 
+DEFAULT_TOP_K_DENSITY = 0.05
+"""Share of the changes that top-k keeps where the round says nothing."""
+
+
+class EncodingSpec(ApiModel):
+    """How the sites write their updates: fewer bytes leave the hospital, at some loss."""
+
+    format: EncodingFormat = "full"
+    """full: the trained values. delta: the changes of the parent in float32. bf16: the changes in bfloat16, half the
+    bytes. int8: the changes in 8 bits with a scale for every channel (QSGD without its random rounding, Alistarh et
+    al. 2016, arXiv 1610.02132), a quarter. top-k: the largest changes of every tensor alone (Lin et al. 2017, arXiv
+    1712.01887). With bf16, int8 and top-k a site keeps what is lost and adds it to its next change (error feedback,
+    Karimireddy et al. 2019, arXiv 1901.09847)."""
+    density: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the changes that top-k keeps, tensor by tensor. Only with top-k. Default: 0.05."""
+
+    model_config = cel_rules(
+        {
+            "rule": "!has(self.density) || self.format == 'top-k'",
+            "message": "encoding.density is an option of encoding.format top-k alone",
+            "fieldPath": ".density",
+            "reason": "FieldValueForbidden",
+        }
+    )
+
+    @property
+    def kept(self) -> float:
+        """Share of the changes that are written: density or its default with top-k, else 1."""
+        if self.format != "top-k":
+            return 1.0
+        return DEFAULT_TOP_K_DENSITY if self.density is None else self.density
+
+
 class AggregationSpec(ApiModel):
     """How the updates become one model."""
 
     strategy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=64)] = "fedavg"
-    """Name of the strategy. fedavg: mean of the updates weighted by samples (arXiv 1602.05629). ties: of each update
-    the largest changes, then for each value the mean over the sites that agree on its sign (arXiv 2306.01708)."""
+    """Name of the strategy. Means of the changes:
+    fedavg: mean weighted by samples (McMahan et al. 2016, arXiv 1602.05629);
+    uniform: mean in which all sites weigh the same.
+    fedavg followed by an optimiser of the server:
+    fedavgm: momentum (Hsu et al. 2019, arXiv 1909.06335);
+    fedadam, fedyogi, fedadagrad: Adam, Yogi, Adagrad (Reddi et al. 2020, arXiv 2003.00295).
+    Robust against sites that send anything, see byzantine:
+    median: median of each value (Yin et al. 2018, arXiv 1803.01498);
+    trimmed-mean: mean of each value without the byzantine largest and smallest (the same paper);
+    krum: the one update with the nearest neighbours (Blanchard et al. 2017, arXiv 1703.02757);
+    multi-krum: mean of all but the byzantine updates that Krum likes least (the same paper);
+    geometric-median: smoothed Weiszfeld (Pillutla et al. 2019, arXiv 1912.13445);
+    centered-clipping: mean of the changes clipped around an estimate (Karimireddy et al. 2020, arXiv 2012.10333).
+    Merges of tasks:
+    ties: of each update the largest changes, then for each value the mean over the sites that agree on its sign
+    (Yadav et al. 2023, arXiv 2306.01708);
+    task-arithmetic: sum of the changes times scale (Ilharco et al. 2022, arXiv 2212.04089)."""
     options: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
-    """Numeric options of the strategy. ties: density, the share of the changes that is kept, 0.001 to 1 (default)."""
+    """Numeric options of the strategy.
+    fedavgm: momentum (0.9), serverLearningRate (1).
+    fedadam, fedyogi: serverLearningRate (0.1), beta1 (0.9), beta2 (0.99), tau (0.001).
+    fedadagrad: serverLearningRate (0.1), beta1 (0), tau (0.001).
+    geometric-median: iterations (100), smoothing (0.000001).
+    centered-clipping: iterations (3), radius (the median norm of the changes).
+    ties: density, the share of the changes that is kept (1).
+    task-arithmetic: scale (1).
+    In brackets what holds where the round says nothing. The ranges are in docs/reference/api.md."""
+    byzantine: Annotated[int, Field(ge=0, le=499)] = 0
+    """How many of the updates may be anything, by fault or intent, without spoiling the model. trimmed-mean, krum,
+    multi-krum and mixing leave so many out. With n updates median, trimmed-mean, geometric-median, centered-clipping
+    and mixing need n >= 2 * byzantine + 1, krum and multi-krum n >= 2 * byzantine + 3: participants.quorum must be at
+    least that. The other strategies allow none: byzantine must be 0 without mixing."""
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Largest L2 norm of a site's change over all values of the model. A larger one is scaled down to it before the
+    merge (Sun et al. 2019, arXiv 1911.07963). Default: none."""
+    mixing: Mixing = "none"
+    """nearest-neighbors: before the merge each change is replaced by the mean of itself and its nearest ones, all but
+    byzantine of them (NNM, Allouah et al. 2023, arXiv 2302.01772)."""
+    encoding: EncodingSpec = EncodingSpec()
+    """How the sites write their updates."""
     scales: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1, max_length=16)] = [1.0]
     """Factors for the merged change of the parent. Of several, the one with the smallest masked image modelling
     loss on the server's images is taken."""

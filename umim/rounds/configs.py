@@ -73,6 +73,7 @@ def site_config(
         site=site.name,
         parent=status.parent,
         training=view.valid_spec.training,
+        encoding=view.valid_spec.aggregation.encoding,
         data=dataset_location(hospital.data),
         work_path=contract.WORK_MOUNT,
         privacy=hospital.privacy,

@@ -47,6 +47,9 @@ RULES: Mapping[str, Holds] = {
     "!has(self.noiseMultiplier) || self.noiseMultiplier == 0.0 || has(self.clipNorm)": (
         lambda privacy: privacy.noise_multiplier == 0 or privacy.clip_norm is not None
     ),
+    "!has(self.density) || self.format == 'top-k'": (
+        lambda encoding: encoding.density is None or encoding.format == "top-k"
+    ),
     "has(self.globalModel) != has(self.init)": (
         lambda parent: (parent.global_model is not None) != (parent.init is not None)
     ),

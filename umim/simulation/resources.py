@@ -96,7 +96,7 @@ def check_campaign(campaign: Campaign, hospitals: Mapping[str, Hospital]) -> Non
         spec = campaign.round(number, None if number == 0 else "the-model-before")
         where = f"{what}, stage {stage}" if stage else what
         try:
-            check_aggregation(spec.aggregation)
+            check_aggregation(spec.aggregation, spec.participants.quorum)
             if spec.distillation is not None:
                 check_distillation(spec.distillation)
         except ConfigError as error:

@@ -59,7 +59,7 @@ def test_the_sample_of_the_method_is_valid_and_shows_its_parts_in_every_round() 
     assert len(rounds) > len(spec.stages) >= 3
     for one in rounds:
         made = round_spec(spec, one, "parent")
-        check_aggregation(made.aggregation)
+        check_aggregation(made.aggregation, made.participants.quorum)
         assert made.aggregation.strategy == "ties"
         assert len(made.aggregation.scales) > 1
         assert made.distillation is not None

@@ -56,6 +56,7 @@ def test_every_cel_rule_has_its_twin_and_no_twin_is_left_over() -> None:
         ROUND | MIM | {"pretraining": {}, "serverDataset": POOL},
         ROUND | {"participants": {"selector": {"matchLabels": {"a": "b"}}, "quorum": 9}},
         ROUND | {"distillation": {}, "serverDataset": POOL, "aggregation": {"scales": [0.5, 1]}},
+        ROUND | {"aggregation": {"encoding": {"format": "top-k", "density": 0.1}}},
     ],
 )
 def test_a_valid_round_has_no_problems(spec: dict[str, Any]) -> None:
@@ -75,6 +76,10 @@ def test_a_valid_round_has_no_problems(spec: dict[str, Any]) -> None:
         (MIM | {"pretraining": {}}, "spec.serverDataset: pretraining needs serverDataset"),
         ({"distillation": {}}, "spec.serverDataset: distillation needs serverDataset"),
         ({"aggregation": {"scales": [0.5, 1]}}, "spec.serverDataset: more than one of aggregation.scales needs"),
+        (
+            {"aggregation": {"encoding": {"format": "int8", "density": 0.1}}},
+            "spec.aggregation.encoding.density: encoding.density is an option of encoding.format top-k alone",
+        ),
         ({"deadline": "9s"}, "spec.deadline: deadline must be at least 10s"),
     ],
 )
