@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from umim.aggregation.names import check_aggregation
+from umim.aggregation.names import check_quorum, check_strategy
 from umim.api.base import HospitalReference
 from umim.api.round import FederationRoundSpec
 from umim.distillation.names import check_distillation
@@ -35,13 +35,25 @@ def rejection(view: RoundView, observed: Observed) -> Rejection | None:
 
 def static_rejection(spec: FederationRoundSpec) -> Rejection | None:
     """Return what is wrong with a spec whatever else exists, or None."""
+    return _strategy_rejection(spec) or _quorum_rejection(spec) or _resources_rejection(spec)
+
+
+def _strategy_rejection(spec: FederationRoundSpec) -> Rejection | None:
     try:
-        check_aggregation(spec.aggregation, spec.participants.quorum)
+        check_strategy(spec.aggregation)
         if spec.distillation is not None:
             check_distillation(spec.distillation)
     except ConfigError as error:
         return Rejection(Reason.UNKNOWN_STRATEGY, str(error), final=True)
-    return _resources_rejection(spec)
+    return None
+
+
+def _quorum_rejection(spec: FederationRoundSpec) -> Rejection | None:
+    try:
+        check_quorum(spec.aggregation, spec.participants.quorum)
+    except ConfigError as error:
+        return Rejection(Reason.INVALID_SPEC, str(error), final=True)
+    return None
 
 
 def references(spec: FederationRoundSpec, observed: Observed, namespace: str) -> list[HospitalReference]:

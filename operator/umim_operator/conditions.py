@@ -60,6 +60,7 @@ class Reason(StrEnum):
     RETRIES_EXHAUSTED = "RetriesExhausted"
     PERMANENT_ERROR = "PermanentError"
     UPDATE_COMMITTED = "UpdateCommitted"
+    UPDATE_UNLIKE_OTHERS = "UpdateUnlikeOthers"
     RESULT_COMMITTED = "ResultCommitted"
 
 

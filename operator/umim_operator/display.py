@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from umim.api.round import SiteStatus
 
 MOST_PROBLEMS = 5
+"""Sites that one message tells of."""
 
 
 def sites_summary(sites: Sequence[SiteStatus], quorum: int) -> str:
@@ -29,6 +30,15 @@ def _percent(site: SiteStatus) -> int:
 
 def problems(sites: Iterable[SiteStatus]) -> str:
     """Return what is wrong at which site, at most a few of them, as one line."""
-    found = [f"{site.name}: {site.message}" for site in sites if site.message and site.phase != "Succeeded"]
+    return _told(site for site in sites if site.message and site.phase != "Succeeded")
+
+
+def outliers(sites: Iterable[SiteStatus]) -> str:
+    """Return which sites' updates are in the model but unlike the others, at most a few of them, as one line."""
+    return _told(site for site in sites if site.outlier)
+
+
+def _told(sites: Iterable[SiteStatus]) -> str:
+    found = [f"{site.name}: {site.message}" for site in sites]
     more = len(found) - MOST_PROBLEMS
     return " ".join(found[:MOST_PROBLEMS] + ([f"And {more} more."] if more > 0 else []))

@@ -175,7 +175,7 @@ class Draft:
 
     def complete(self, model: ModelPublication) -> None:
         """End the round with its model."""
-        message = f"GlobalModel {model.name} is published."
+        message = f"GlobalModel {model.name} is published. {display.outliers(self.status.sites)}".strip()
         self.publications.append(model)
         self.set(global_model=reference(model))
         self.condition("Aggregated", True, Reason.PUBLISHED, message)

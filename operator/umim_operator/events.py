@@ -10,7 +10,7 @@ from umim import contract
 from umim.api.base import API_VERSION, Condition
 from umim.api.federation import StageStatus
 from umim.api.round import FederationRoundStatus
-from umim_operator.conditions import find
+from umim_operator.conditions import Reason, find
 from umim_operator.state import Event
 
 _WARNING_WHEN = {"Accepted": "False", "Failed": "True"}
@@ -26,8 +26,8 @@ _WARNING_PHASES = frozenset({"Refused", "Backoff", "Failed", "Excluded", "Late"}
 
 
 def between(old: FederationRoundStatus, new: FederationRoundStatus) -> tuple[Event, ...]:
-    """Return one event for each condition that changed and each site that reached another phase."""
-    return (*of_conditions(old.conditions, new.conditions), *_site_events(old, new))
+    """Return one event for each condition that changed, each site that reached another phase, each new outlier."""
+    return (*of_conditions(old.conditions, new.conditions), *_site_events(old, new), *_outlier_events(old, new))
 
 
 def of_conditions(old: Sequence[Condition], new: Iterable[Condition]) -> list[Event]:
@@ -53,6 +53,15 @@ def _site_events(old: FederationRoundStatus, new: FederationRoundStatus) -> list
         text = f"Site {site.name} is {site.phase} (attempt {site.attempt}).{detail}"
         found.append(_event(site.phase in _WARNING_PHASES, site.reason or site.phase, text))
     return found
+
+
+def _outlier_events(old: FederationRoundStatus, new: FederationRoundStatus) -> list[Event]:
+    before = {site.name for site in old.sites if site.outlier}
+    return [
+        _event(True, Reason.UPDATE_UNLIKE_OTHERS, f"Site {site.name}: {site.message}")
+        for site in new.sites
+        if site.outlier and site.name not in before
+    ]
 
 
 def of_stages(old: Iterable[StageStatus], new: Iterable[StageStatus]) -> list[Event]:

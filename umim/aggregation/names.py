@@ -77,18 +77,20 @@ def check_strategy(spec: AggregationSpec) -> None:
         )
 
 
-def check_aggregation(spec: AggregationSpec, quorum: int) -> None:
-    """Raise ConfigError naming the field, its value and what is allowed, unless a round can be aggregated so.
-
-    ``quorum`` is the round's fewest valid updates, spec.participants.quorum.
-    """
-    check_strategy(spec)
+def check_quorum(spec: AggregationSpec, quorum: int) -> None:
+    """Raise ConfigError unless a round's quorum, spec.participants.quorum, suffices for the strategy and the mixing."""
     fewest = fewest_sites(spec)
     if quorum < fewest:
         raise ConfigError(
             f"spec.participants.quorum: {quorum} is too small: {_what(spec)} with spec.aggregation.byzantine "
             f"{spec.byzantine} needs at least {fewest} valid updates"
         )
+
+
+def check_aggregation(spec: AggregationSpec, quorum: int) -> None:
+    """Raise ConfigError unless a round can be aggregated so: ``check_strategy`` and ``check_quorum``."""
+    check_strategy(spec)
+    check_quorum(spec, quorum)
 
 
 def _what(spec: AggregationSpec) -> str:

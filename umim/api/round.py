@@ -411,6 +411,14 @@ class SiteStatus(AttemptStatus):
     """Number of training images behind the update."""
     metrics: Metrics | None = None
     """Figures that the hospital let out, such as loss_before and loss_after on its validation part."""
+    update_norm: FiniteFloat | None = None
+    """L2 norm of the change that the update makes to the parent. Present where the strategy or a filter looks at
+    whole updates."""
+    update_cosine: FiniteFloat | None = None
+    """Cosine between that change and the mean of the other sites' changes. Present with updateNorm."""
+    outlier: bool | None = None
+    """Whether the update is unlike the others. A report: it counts in the model as the strategy says. Present with
+    updateNorm."""
 
     @property
     def reference(self) -> HospitalReference:

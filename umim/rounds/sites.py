@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from umim.api.artifacts import JobResult, UpdateManifest
+from collections.abc import Sequence
+from statistics import median
+
+from umim.api.artifacts import JobResult, UpdateFigures, UpdateManifest
 from umim.api.round import SiteStatus
 
 LONGEST_MESSAGE = 1024
@@ -29,13 +32,28 @@ def with_update(site: SiteStatus, update: UpdateManifest) -> SiteStatus:
 
 
 def judged(site: SiteStatus, result: JobResult) -> SiteStatus:
-    """Note what the aggregator left out of this site's update: all of it, or its head alone."""
+    """Note what the aggregator says of this site's update: left out, or its head alone, or unlike the others."""
     for exclusion in result.exclusions:
         if exclusion.site == site.name:
             update = {"phase": "Excluded", "reason": exclusion.reason, "message": cut(exclusion.message)}
             return site.model_copy(update=update)
+    texts = []
+    for figures in result.outliers:
+        if figures.site == site.name:
+            told = {"update_norm": figures.norm, "update_cosine": figures.cosine, "outlier": figures.outlier}
+            site = site.model_copy(update=told)
+            texts += [_unlike(figures, result.outliers)] if figures.outlier else []
     for head in result.head_exclusions:
         if head.site == site.name:
-            text = f"The head of task {head.task_name} was left out: {head.message}"
-            return site.model_copy(update={"message": cut(text)})
-    return site
+            texts.append(f"The head of task {head.task_name} was left out: {head.message}")
+    return site.model_copy(update={"message": cut(" ".join(texts))}) if texts else site
+
+
+def _unlike(figures: UpdateFigures, of_all: Sequence[UpdateFigures]) -> str:
+    """Return a sentence about an outlier, with its norm beside the median of all norms."""
+    middle = median(one.norm for one in of_all)
+    times = f", {figures.norm / middle:.3g} times the median" if middle > 0 else ""
+    return (
+        f"The update looks unlike the others: its norm is {figures.norm:.3g}{times}, "
+        f"its cosine to the mean of the others {figures.cosine:.2f}."
+    )

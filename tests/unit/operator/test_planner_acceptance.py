@@ -49,7 +49,15 @@ def test_an_unknown_strategy_fails_the_round_and_says_what_is_allowed() -> None:
     accepted = make.condition(next_.status, "Accepted")
     assert (accepted.status, accepted.reason) == ("False", "UnknownStrategy")
     assert "spec.aggregation.strategy: 'fedmagic'" in accepted.message
-    assert "allowed: fedavg" in accepted.message
+    assert "allowed: centered-clipping, fedadagrad" in accepted.message
+    assert next_.status.phase == "Failed"
+
+
+def test_a_quorum_too_small_for_the_strategy_fails_the_round() -> None:
+    next_ = make.step(make.spec(aggregation={"strategy": "krum"}), None, make.observed())
+    accepted = make.condition(next_.status, "Accepted")
+    assert (accepted.status, accepted.reason) == ("False", "InvalidSpec")
+    assert accepted.message.startswith("spec.participants.quorum: 2 is too small: strategy krum")
     assert next_.status.phase == "Failed"
 
 

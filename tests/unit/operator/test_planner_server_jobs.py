@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.operator import make
 from tests.unit.operator.make import SECOND, A, B, C
-from umim.api.artifacts import Exclusion, HeadExclusion
+from umim.api.artifacts import Exclusion, HeadExclusion, UpdateFigures
 from umim.api.jobs import AggregateJobConfig, InitJobConfig
 from umim.api.round import FederationRoundStatus
 from umim.rounds.configs import aggregate_config
@@ -198,6 +198,40 @@ def test_excluded_updates_are_shown_with_their_reason() -> None:
     assert len(site.message) == 1024
     assert next_.status.phase == "Complete"
     assert next_.status.sites_summary == "2/2/3"
+
+
+def test_an_update_unlike_the_others_counts_and_is_reported_once() -> None:
+    status, seen = make.trained(make.spec())
+    figures = [
+        UpdateFigures(site=A, norm=1.0, cosine=0.9, outlier=False),
+        UpdateFigures(site=B, norm=12.0, cosine=-0.5, outlier=True),
+        UpdateFigures(site=C, norm=1.0, cosine=0.8, outlier=False),
+    ]
+    seen = replace(seen, jobs=(), **make.result("aggregate", outliers=figures))
+    next_ = make.step(make.spec(), status, seen)
+    site = make.site(next_.status, B)
+    text = "unlike the others: its norm is 12, 12 times the median, its cosine to the mean of the others -0.50."
+    assert (site.phase, site.update_norm, site.update_cosine, site.outlier) == ("Succeeded", 12.0, -0.5, True)
+    assert site.message == f"The update looks {text}"
+    assert (make.site(next_.status, A).update_norm, make.site(next_.status, A).message) == (1.0, None)
+    aggregated = make.condition(next_.status, "Aggregated").message
+    assert aggregated.endswith(f"is published. {B}: The update looks {text}")
+    (event,) = [event for event in next_.events if event.reason == "UpdateUnlikeOthers"]
+    assert (event.type, event.message) == ("Warning", f"Site {B}: {site.message}")
+    again = make.step(make.spec(), next_.status, seen)
+    assert [event for event in again.events if event.reason == "UpdateUnlikeOthers"] == []
+
+
+def test_an_outlier_among_updates_that_change_nothing_has_no_multiple_of_the_median() -> None:
+    status, seen = make.trained(make.spec())
+    figures = [UpdateFigures(site=site, norm=float(site == B), cosine=0.0, outlier=site == B) for site in (A, B, C)]
+    head = HeadExclusion(site=B, task_name="organ", message="too large")
+    seen = replace(seen, jobs=(), **make.result("aggregate", outliers=figures, head_exclusions=[head]))
+    site = make.site(make.step(make.spec(), status, seen).status, B)
+    assert site.message == (
+        "The update looks unlike the others: its norm is 1, its cosine to the mean of the others 0.00. "
+        "The head of task organ was left out: too large"
+    )
 
 
 def test_a_result_without_a_model_fails_the_round_for_want_of_quorum() -> None:
