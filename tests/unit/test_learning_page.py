@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
 from torch.nn import functional
 
-from tests.unit.aggregation.test_fedavg import InMemory
+from umim.aggregation.interface import Part
 from umim.aggregation.names import STRATEGIES
-from umim.aggregation.reader import WeightedUpdate
 from umim.api.federation import FederationSpec
 from umim.api.round import AggregationSpec, DistillationSpec, ModelSpec, TrainingSpec
 from umim.data.transforms import normalise
@@ -21,7 +21,9 @@ from umim.distillation.features import FeatureDistiller, FeatureOptions
 from umim.distillation.names import DISTILLERS
 from umim.models.encoder import create_encoder, pooled
 
-PAGE = (Path(__file__).parents[2] / "docs/concepts/learning.md").read_text()
+CONCEPTS = Path(__file__).parents[2] / "docs/concepts"
+PAGE = (CONCEPTS / "learning.md").read_text()
+AGGREGATION = (CONCEPTS / "aggregation.md").read_text()
 OWNERS: dict[str, type[BaseModel]] = {
     "training": TrainingSpec,
     "aggregation": AggregationSpec,
@@ -34,6 +36,7 @@ def example(name: str) -> Any:
     """The class of that name in the page's Python examples, made with what its file would import."""
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if f"class {name}" in block]
     known: dict[str, Any] = {
+        "np": np,
         "torch": torch,
         "functional": functional,
         "normalise": normalise,
@@ -54,19 +57,20 @@ def test_the_fields_of_the_table_exist() -> None:
         assert name in {one.alias for one in OWNERS.get(owner, FederationSpec).model_fields.values()}, field
 
 
-@pytest.mark.parametrize("known", [STRATEGIES, DISTILLERS], ids=["aggregation", "distillation"])
-def test_every_strategy_and_option_is_explained(known: dict[str, dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    ("known", "page"), [(STRATEGIES, AGGREGATION), (DISTILLERS, PAGE)], ids=["aggregation", "distillation"]
+)
+def test_every_strategy_and_option_is_explained(known: dict[str, dict[str, Any]], page: str) -> None:
     for strategy, options in known.items():
-        assert f"`{strategy}`" in PAGE
+        assert f"`{strategy}`" in page
         for option in options:
-            assert f"options.{option}`" in PAGE
+            assert f"options.{option}`" in page
 
 
 def test_the_example_of_a_merge_is_what_it_says() -> None:
-    values = [[1.0, 5.0], [2.0, 6.0], [3.0, -100.0], [1000.0, 7.0]]
-    updates = [WeightedUpdate(f"s{number}", 1, InMemory(one)) for number, one in enumerate(values)]
-    merged = dict(example("TrimmedMean")(trim=0.25).merge(InMemory([0.0, 0.0]), updates, ["w"]))
-    assert merged["w"].tolist() == [2.5, 5.5]
+    values = [np.array(one, np.float32) for one in ([1.0, 5.0], [2.0, 6.0], [3.0, -100.0], [1000.0, 7.0])]
+    merged = example("MidRange")().reduce(Part("w", values, np.zeros(2, np.float32)))
+    assert merged.tolist() == [500.5, -46.5]
 
 
 def test_the_example_of_a_distillation_is_what_it_says() -> None:

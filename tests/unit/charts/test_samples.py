@@ -12,7 +12,7 @@ from umim.aggregation.names import check_aggregation
 from umim.api.base import ApiModel
 from umim.api.federation import FederationSpec, StopEarlySpec
 from umim.api.hospital import DatasetSpec, HospitalSpec
-from umim.api.round import FederationRoundSpec, TrainingSpec
+from umim.api.round import AggregationSpec, FederationRoundSpec, TrainingSpec
 from umim.distillation.names import DISTILLERS, check_distillation
 from umim.rounds.campaign import campaign_rounds, round_spec
 from umim.rounds.validity import problems
@@ -38,9 +38,10 @@ def test_the_hospital_sample_is_valid_and_shows_every_field() -> None:
 
 def test_the_round_sample_is_valid_and_shows_every_field() -> None:
     spec = load(SAMPLES / "federationround.yaml")["spec"]
-    FederationRoundSpec.model_validate(spec)
+    assert problems(FederationRoundSpec.model_validate(spec), "spec") == []
     assert set(spec) == names(FederationRoundSpec)
     assert set(spec["training"]) == names(TrainingSpec)
+    assert set(spec["aggregation"]) == names(AggregationSpec) - {"clipNorm"}
 
 
 def test_the_federation_sample_is_valid_and_shows_every_field() -> None:
