@@ -12,6 +12,7 @@ from umim.api.artifacts import HeadArtifact, ModelManifest, TensorInfo, TensorsF
 from umim.api.base import ModelReference
 from umim.api.globalmodel import Contributor, SharedHead
 from umim.api.hospital import Task
+from umim.api.round import EncodingFormat
 from umim.artifacts.files import sha256_of
 from umim.artifacts.manifests import manifest_bytes, read_model_manifest, read_update_manifest
 from umim.artifacts.store import ObjectStore
@@ -103,6 +104,7 @@ def publish_update(
     seed: int,
     software: Mapping[str, str],
     created: datetime,
+    encoding: EncodingFormat = "full",
     head: HeadFile | None = None,
 ) -> UpdateManifest:
     """Commit a tensors file as a site's update and return its manifest. Fields as in ``UpdateManifest``.
@@ -119,6 +121,7 @@ def publish_update(
         parent_digest=parent_digest,
         architecture=architecture,
         image_size=image_size,
+        encoding=encoding,
         file=describe(path, contract.update_key(round_uid, site, attempt), digest),
         head=None if head is None else head.artifact(contract.head_key(round_uid, site, attempt)),
         samples=samples,

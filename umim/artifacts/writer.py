@@ -108,7 +108,7 @@ def write_safetensors(tensors: Mapping[str, torch.Tensor], path: Path, note: str
     strided views and tensors that share memory are copied, one at a time. A mapping that reads its tensors when asked
     is asked twice for each. Raises ValueError when there are none.
     """
-    infos = {name: _info(tensors[name]) for name in sorted(tensors)}
+    infos = {name: info_of(tensors[name]) for name in sorted(tensors)}
     with writing_tensors(path, infos, note) as writer:
         for slot in writer.layout.slots:
             plain = tensors[slot.name].detach().to("cpu").contiguous()
@@ -116,5 +116,6 @@ def write_safetensors(tensors: Mapping[str, torch.Tensor], path: Path, note: str
     return writer.written
 
 
-def _info(tensor: torch.Tensor) -> TensorInfo:
+def info_of(tensor: torch.Tensor) -> TensorInfo:
+    """Return shape and type of a tensor."""
     return TensorInfo(shape=list(tensor.shape), dtype=DTYPES[tensor.dtype])

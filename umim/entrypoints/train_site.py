@@ -12,6 +12,7 @@ from pathlib import Path
 
 import umim
 from umim import contract, telemetry
+from umim.api.artifacts import ModelManifest, UpdateManifest
 from umim.api.globalmodel import LONGEST_CLASS, MOST_CLASSES, SharedHead
 from umim.api.jobs import SiteJobConfig
 from umim.api.round import Progress
@@ -32,9 +33,13 @@ from umim.training.privacy import allowed_metrics, allowed_progress, head_may_le
 from umim.training.reporter import Clock, log_loading, log_progress
 from umim.training.runtime import start_runtime, thread_count
 from umim.training.site import Surroundings, Trained, remove_work, train_at_site, work_folder
+from umim.training.updates import Residuals, write_update
 
 SERVICE = "umim-site"
 SOFTWARE = ("umim", "torch", "timm", "numpy", "safetensors")
+
+LOST_FILE = "lost.safetensors"
+"""What the encoding lost, in the work folder until the update is committed."""
 
 LOG = logging.getLogger(__name__)
 
@@ -68,27 +73,40 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
 
 def train_once(store: ObjectStore, config: SiteJobConfig, around: Surroundings) -> None:
     """Train and commit the update, unless this attempt already has. Checkpoints are removed after the commit."""
-    folder = work_folder(config)
-    if read_update_manifest(store, config.round_uid, config.site, config.attempt) is not None:
+    folder, residuals = work_folder(config), Residuals.of(config)
+    update = read_update_manifest(store, config.round_uid, config.site, config.attempt)
+    if update is not None:
         LOG.info("attempt %d has committed its update already", config.attempt)
     else:
-        _train(store, config, around, folder)
+        update = _train(store, config, around, folder, residuals)
+    residuals.keep(folder / LOST_FILE, update.file.digest)
     remove_work(folder)
 
 
-def _train(store: ObjectStore, config: SiteJobConfig, around: Surroundings, folder: Path) -> None:
+def _train(
+    store: ObjectStore, config: SiteJobConfig, around: Surroundings, folder: Path, residuals: Residuals
+) -> UpdateManifest:
     if "update" not in config.privacy.allowed_artifacts:
         raise ConfigError(
             f"spec.privacy.allowedArtifacts of the Hospital is {config.privacy.allowed_artifacts}: without update "
             "the hospital takes part in no round"
         )
-    parent, heads = _fetch_parent(store, config, folder)
+    manifest, parent, heads = _fetch_parent(store, config, folder)
     dataset = load_dataset(config.data, config.image_size, log_loading(around.clock))
     parent = _with_fitting_head(parent, heads, config, dataset.classes)
     trained = train_at_site(config, parent, dataset, around)
     path = folder / "update.safetensors"
-    write_safetensors(protect(trained.state.encoder, parent.encoder, config.privacy), path)
-    manifest = publish_update(
+    write_update(
+        protect(trained.state.encoder, parent.encoder, config.privacy),
+        parent.encoder,
+        config.encoding,
+        config.privacy,
+        residuals,
+        next((one.update_digest for one in manifest.contributors if one.site == config.site), None),
+        path,
+        folder / LOST_FILE,
+    )
+    update = publish_update(
         store,
         path,
         round_uid=config.round_uid,
@@ -102,16 +120,18 @@ def _train(store: ObjectStore, config: SiteJobConfig, around: Surroundings, fold
         seed=config.training.seed,
         software=software_versions(SOFTWARE),
         created=around.clock.now(),
+        encoding=config.encoding.format,
         head=_head_file(trained, config, folder),
     )
-    shared = "a head of task " + manifest.head.task_name if manifest.head is not None else "no head"
-    LOG.info("committed update %s from %d images, with %s", manifest.file.digest, manifest.samples, shared)
+    shared = "a head of task " + update.head.task_name if update.head is not None else "no head"
+    LOG.info("committed update %s from %d images, with %s", update.file.digest, update.samples, shared)
+    return update
 
 
 def _fetch_parent(
     store: ObjectStore, config: SiteJobConfig, folder: Path
-) -> tuple[ModelState, Mapping[str, SharedHead]]:
-    """Return the verified parent model and its shared heads by task name.
+) -> tuple[ModelManifest, ModelState, Mapping[str, SharedHead]]:
+    """Return the verified parent model with its manifest, and its shared heads by task name.
 
     Raises ArtifactError when it is not the model that the round names.
     """
@@ -125,9 +145,9 @@ def _fetch_parent(
         )
     parts_path = folder / "parts.safetensors"
     if not fetch_parts(store, config.parent, parts_path):
-        return ModelState(read_safetensors(path)), {}
+        return manifest, ModelState(read_safetensors(path)), {}
     parts, heads = read_parts(parts_path)
-    return ModelState.from_parts(read_safetensors(path), parts), {head.task_name: head for head in heads}
+    return manifest, ModelState.from_parts(read_safetensors(path), parts), {head.task_name: head for head in heads}
 
 
 def _with_fitting_head(
