@@ -84,6 +84,11 @@ def parts_key(digest: str, parts_digest: str) -> str:
     return f"{model_prefix(digest)}parts/{parts_digest}.safetensors"
 
 
+def optimiser_key(digest: str, slot_digest: str) -> str:
+    """Return the key of what the server's optimiser remembers in one slot. ``digest`` is its model's."""
+    return f"{model_prefix(digest)}optimiser/{slot_digest}.safetensors"
+
+
 def round_prefix(round_uid: str) -> str:
     """Return the key prefix of everything that belongs to one round."""
     return f"rounds/{round_uid}/"

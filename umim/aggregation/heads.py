@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 
-from umim.aggregation.fedavg import FedAvg
-from umim.aggregation.reader import SpilledHead, SpilledUpdate, WeightedUpdate
+from umim.aggregation.reader import ReceivedUpdate, SpilledHead
 from umim.api.artifacts import HeadExclusion
 from umim.api.globalmodel import MOST_HEADS, SharedHead
-from umim.artifacts.tensors import open_safetensors
+from umim.artifacts.tensors import read_safetensors
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -32,10 +30,10 @@ class SharedHeads:
     """Heads of sites that were left out, sorted by site."""
 
 
-Member = tuple[SpilledUpdate, SpilledHead]
+Member = tuple[ReceivedUpdate, SpilledHead]
 
 
-def merge_heads(updates: Sequence[SpilledUpdate], parent: SharedHeads) -> SharedHeads:
+def merge_heads(updates: Sequence[ReceivedUpdate], parent: SharedHeads) -> SharedHeads:
     """Return the model's shared heads: the merged ones, and the parent's where no site trained one.
 
     Of one task, the heads with equal task, classes and shapes whose sites have most samples together are merged (mean
@@ -60,7 +58,7 @@ def merge_heads(updates: Sequence[SpilledUpdate], parent: SharedHeads) -> Shared
     return SharedHeads(tensors, [described[name] for name in sorted(described)], exclusions)
 
 
-def _by_task(updates: Sequence[SpilledUpdate]) -> dict[str, list[Member]]:
+def _by_task(updates: Sequence[ReceivedUpdate]) -> dict[str, list[Member]]:
     """Return the usable heads by task name, each list sorted by site."""
     found: dict[str, list[Member]] = {}
     for update in sorted(updates, key=lambda update: update.site):
@@ -93,10 +91,11 @@ def _shapes(head: SpilledHead) -> dict[str, list[int]]:
 
 
 def _mean(members: Sequence[Member]) -> dict[str, torch.Tensor]:
-    with ExitStack() as stack:
-        heads = [
-            WeightedUpdate(update.site, update.samples, stack.enter_context(open_safetensors(head.path)))
-            for update, head in members
-        ]
-        first = heads[0].tensors
-        return {name: mean.to(torch.float32) for name, mean in FedAvg().merge(first, heads, list(first.infos))}
+    total = sum(update.samples for update, _ in members)
+    means: dict[str, torch.Tensor] = {}
+    for update, head in members:
+        for name, values in read_safetensors(head.path).items():
+            # The share first: a product with the number of samples could leave the range of float64.
+            part = values.to(torch.float64) * (update.samples / total)
+            means[name] = means[name] + part if name in means else part
+    return {name: mean.to(torch.float32) for name, mean in means.items()}

@@ -1,41 +1,16 @@
-"""Updates on the local disk, read one tensor at a time: memory does not grow with the number of sites."""
+"""What an aggregation has received: updates in the store, heads on the local disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 from umim.api.artifacts import HeadExclusion, TensorInfo
 from umim.api.hospital import Task
 from umim.artifacts.tensors import open_safetensors, read_header
-
-
-class TensorSource(Protocol):
-    """Named tensors that are read when asked for."""
-
-    infos: dict[str, TensorInfo]
-    """Shape and type of every tensor by name, sorted by name."""
-
-    def read(self, name: str) -> torch.Tensor:
-        """Return one tensor on the CPU."""
-        ...
-
-
-@dataclass(frozen=True)
-class WeightedUpdate:
-    """One site's trained tensors and how much they count."""
-
-    site: str
-    """The site as namespace.name."""
-    samples: int
-    """Number of training images, at least 1."""
-    tensors: TensorSource
-    """The trained tensors, with the names, shapes and types of the parent's."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +35,19 @@ class SpilledHead:
 
 
 @dataclass(frozen=True)
-class SpilledUpdate:
-    """A validated update on the local disk."""
+class ReceivedUpdate:
+    """An update in the store whose manifest is as it should be. Its tensors are checked when they are read."""
 
     site: str
     """The site as namespace.name."""
     samples: int
     """Number of training images."""
     digest: str
-    """sha256 of the file."""
-    path: Path
-    """The tensors file."""
+    """sha256 of the tensors file."""
+    key: str
+    """Object key of the tensors file."""
+    size_bytes: int
+    """Size of the tensors file in bytes."""
     metrics: Mapping[str, float]
     """Figures that the hospital let out."""
     head: SpilledHead | HeadExclusion | None = None
@@ -95,13 +72,3 @@ class SpilledTensors(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-@contextmanager
-def open_updates(updates: Sequence[SpilledUpdate]) -> Iterator[list[WeightedUpdate]]:
-    """Open updates for a strategy, sorted by site: the order of every sum, whatever order they arrived in."""
-    with ExitStack() as stack:
-        yield [
-            WeightedUpdate(update.site, update.samples, stack.enter_context(open_safetensors(update.path)))
-            for update in sorted(updates, key=lambda update: update.site)
-        ]

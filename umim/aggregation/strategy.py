@@ -1,38 +1,52 @@
-"""How updates become one model: the interface, and the strategies by name."""
+"""The strategies by name. The interface is in ``interface``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
-import torch
-
+from umim.aggregation.centered_clipping import CenteredClipping
+from umim.aggregation.fedadagrad import FedAdagrad
+from umim.aggregation.fedadam import FedAdam
 from umim.aggregation.fedavg import FedAvg
+from umim.aggregation.fedavgm import FedAvgM
+from umim.aggregation.fedyogi import FedYogi
+from umim.aggregation.geometric_median import GeometricMedian
+from umim.aggregation.interface import Strategy
+from umim.aggregation.krum import Krum
+from umim.aggregation.median import Median
+from umim.aggregation.multi_krum import MultiKrum
 from umim.aggregation.names import check_strategy
-from umim.aggregation.reader import TensorSource, WeightedUpdate
+from umim.aggregation.task_arithmetic import TaskArithmetic
 from umim.aggregation.ties import Ties
+from umim.aggregation.trimmed_mean import TrimmedMean
+from umim.aggregation.uniform import Uniform
 from umim.api.round import AggregationSpec
 
-
-class Strategy(Protocol):
-    """Merges the floating-point tensors of the updates."""
-
-    def merge(
-        self, parent: TensorSource, updates: Sequence[WeightedUpdate], names: Sequence[str]
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield every tensor of ``names`` once, merged, in float64 and the parent's shape.
-
-        ``names`` are the parent's floating-point tensors, sorted; ``updates`` are valid, sorted by site, at least one.
-        Reads tensors one at a time and keeps to the given order, so that equal inputs give equal bits.
-        """
-        ...
-
-
-FACTORIES: Mapping[str, Callable[..., Strategy]] = {"fedavg": FedAvg, "ties": Ties}
+FACTORIES: Mapping[str, Callable[..., Strategy]] = {
+    "fedavg": FedAvg,
+    "uniform": Uniform,
+    "fedavgm": FedAvgM,
+    "fedadam": FedAdam,
+    "fedyogi": FedYogi,
+    "fedadagrad": FedAdagrad,
+    "median": Median,
+    "trimmed-mean": TrimmedMean,
+    "krum": Krum,
+    "multi-krum": MultiKrum,
+    "geometric-median": GeometricMedian,
+    "centered-clipping": CenteredClipping,
+    "ties": Ties,
+    "task-arithmetic": TaskArithmetic,
+}
 """Makes each strategy of ``names.STRATEGIES`` from its options, given by name."""
 
 
 def make_strategy(spec: AggregationSpec) -> Strategy:
     """Return the strategy of a round. Raises ConfigError naming the field, see ``names.check_strategy``."""
     check_strategy(spec)
-    return FACTORIES[spec.strategy](**spec.options)
+    options = {_snake(name): value for name, value in spec.options.items()}
+    return FACTORIES[spec.strategy](**options)
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)

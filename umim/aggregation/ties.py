@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import torch
+import numpy as np
 
-from umim.aggregation.reader import TensorSource, WeightedUpdate
+from umim.aggregation.interface import Array, Cohort, Matrix, Part
 
 
+@dataclass(frozen=True)
 class Ties:
     """See ``Strategy``. ``density`` is the share of the largest changes that each site keeps, tensor by tensor.
 
@@ -17,36 +19,47 @@ class Ties:
     weighted by samples.
     """
 
-    def __init__(self, density: float = 1.0) -> None:
-        self.density = density
+    density: float = 1.0
+    """Share of the changes that each site keeps."""
 
-    def merge(
-        self,
-        parent: TensorSource,
-        updates: Sequence[WeightedUpdate],
-        names: Sequence[str],
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield parent + the agreeing mean of the trimmed changes for every name."""
-        total = sum(update.samples for update in updates)
-        for name in names:
-            before = parent.read(name).to(torch.float64)
-            changes = [self._trimmed(update.tensors.read(name).to(torch.float64) - before) for update in updates]
-            shares = [update.samples / total for update in updates]
-            elected = torch.zeros_like(before)
-            for change, share in zip(changes, shares, strict=True):
-                elected += change * share
-            sign = elected.sign()
-            summed, weight = torch.zeros_like(before), torch.zeros_like(before)
-            for change, share in zip(changes, shares, strict=True):
-                agrees = (change.sign() == sign) & (change != 0)
-                summed += torch.where(agrees, change * share, 0.0)
-                weight += agrees.to(torch.float64) * share
-            yield name, before + summed / weight.clamp_min(torch.finfo(torch.float64).tiny)
+    optimiser = None
+    """None: the merge is the model."""
 
-    def _trimmed(self, change: torch.Tensor) -> torch.Tensor:
-        """Return the change with all but its largest values, by magnitude, set to 0."""
-        kept = max(1, round(self.density * change.numel()))
-        if kept == change.numel():
-            return change
-        threshold = change.abs().flatten().kthvalue(change.numel() - kept + 1).values
-        return torch.where(change.abs() >= threshold, change, 0.0)
+    def plan(self, cohort: Cohort) -> TiesReduction:
+        """Return how to merge the values. Needs a pass over the updates unless everything is kept."""
+        return TiesReduction(cohort.shares, None if self.density == 1 else cohort.thresholds(self.density))
+
+
+@dataclass(frozen=True)
+class TiesReduction:
+    """See ``Reduction``: parent + the mean of the changes that are kept and have the elected sign."""
+
+    shares: Sequence[float]
+    """Each site's share of the samples."""
+    thresholds: Mapping[str, Matrix] | None
+    """By tensor, the smallest magnitude that each site keeps, [K]. None: all are kept."""
+
+    def reduce(self, part: Part) -> Array:
+        """See ``Reduction``. Computed in float64."""
+        changes = [self._kept(part, number) for number in range(len(part.values))]
+        elected = np.zeros(part.parent.size)
+        for change in changes:
+            elected += change
+        sign = np.sign(elected)
+        summed, weight = np.zeros(part.parent.size), np.zeros(part.parent.size)
+        for change, share in zip(changes, self.shares, strict=True):
+            agrees = (np.sign(change) == sign) & (change != 0)
+            summed += np.where(agrees, change, 0.0)
+            weight += agrees * share
+        mean = np.divide(summed, weight, out=np.zeros(part.parent.size), where=weight > 0)
+        merged: Array = np.add(mean, part.parent).astype(part.parent.dtype)
+        return merged
+
+    def _kept(self, part: Part, number: int) -> Matrix:
+        """Return a site's change, times its share of the samples, with what it does not keep set to 0."""
+        # In the type of the values: the thresholds were taken from these very differences.
+        change = part.values[number] - part.parent
+        shared = change.astype(np.float64) * self.shares[number]
+        if self.thresholds is not None:
+            shared[np.abs(change) < self.thresholds[part.name][number]] = 0.0
+        return shared

@@ -8,17 +8,19 @@ from pathlib import Path
 import torch
 
 from umim import contract
-from umim.aggregation.reader import SpilledHead, SpilledUpdate
+from umim.aggregation.reader import ReceivedUpdate, SpilledHead
+from umim.aggregation.updates import expectation
 from umim.api.artifacts import (
     Exclusion,
     ExclusionReason,
     HeadExclusion,
     ModelManifest,
-    TensorInfo,
     TensorsFile,
     UpdateManifest,
 )
 from umim.api.jobs import AggregateJobConfig, UpdateReference
+from umim.api.round import EncodingSpec
+from umim.artifacts.encodings import encoded_infos
 from umim.artifacts.manifests import ManifestError, read_update_manifest
 from umim.artifacts.models import check_tensors
 from umim.artifacts.store import ObjectStore
@@ -45,25 +47,25 @@ def check_references(updates: Sequence[UpdateReference]) -> None:
             raise ConfigError(f"updates: site {site} is named {sites.count(site)} times, once is allowed")
 
 
-def collect_update(
+def receive_update(
     store: ObjectStore, config: AggregateJobConfig, parent: ModelManifest, reference: UpdateReference, folder: Path
-) -> SpilledUpdate | Exclusion:
-    """Download one update into a folder and check it; return it, or why it is excluded.
+) -> ReceivedUpdate | Exclusion:
+    """Check what an update says of itself, and fetch its head into a folder; return it, or why it is excluded.
 
-    Cheap checks come first, so that a bad manifest costs no download. Nothing is left on disk of an excluded update.
-    Raises the store's errors: a store that does not answer is no reason to exclude a hospital.
+    Its tensors are not read: they are checked by the merge itself, see ``umim.aggregation.updates``. Raises the
+    store's errors: a store that does not answer is no reason to exclude a hospital.
     """
-    path = folder / f"{reference.site}.safetensors"
     try:
         manifest = _manifest(store, config.round_uid, reference)
         _check_manifest(manifest, config, reference)
-        _fetch(store, manifest.file, parent, path)
-        _check_tensors(path, manifest.file, parent.file.tensors)
+        _check_described(manifest, parent, config.aggregation.encoding)
+        size_bytes = _check_size(store, manifest.file.key, parent)
     except ExcludedError as bad:
-        path.unlink(missing_ok=True)
         return Exclusion(site=reference.site, reason=bad.reason, message=str(bad))
     head = _collect_head(store, config, parent, manifest, reference, folder)
-    return SpilledUpdate(reference.site, manifest.samples, reference.digest, path, manifest.metrics, head)
+    return ReceivedUpdate(
+        reference.site, manifest.samples, reference.digest, manifest.file.key, size_bytes, manifest.metrics, head
+    )
 
 
 def _collect_head(
@@ -83,10 +85,7 @@ def _collect_head(
         key = contract.head_key(config.round_uid, reference.site, reference.attempt)
         _expect("ManifestInvalid", "head.file.key", head.file.key, key)
         _expect("DigestMismatch", "head.file.digest", head.file.digest, reference.head_digest)
-        _fetch(store, head.file, parent, path)
-        _check_tensors(path, head.file, head.file.tensors)
-        for name, info in head.file.tensors.items():
-            _expect("TensorsMismatch", f"the type of tensor {name}", info.dtype, "F32")
+        _fetch_head(store, head.file, parent, path)
     except ExcludedError as bad:
         path.unlink(missing_ok=True)
         return HeadExclusion(site=reference.site, task_name=head.task_name, message=str(bad))
@@ -113,6 +112,7 @@ def _check_manifest(manifest: UpdateManifest, config: AggregateJobConfig, refere
     _expect("WrongArchitecture", "imageSize", manifest.image_size, config.image_size)
     key = contract.update_key(config.round_uid, reference.site, reference.attempt)
     _expect("ManifestInvalid", "file.key", manifest.file.key, key)
+    _expect("WrongEncoding", "encoding", manifest.encoding, config.aggregation.encoding.format)
     _expect("DigestMismatch", "file.digest", manifest.file.digest, reference.digest)
 
 
@@ -121,27 +121,36 @@ def _expect(reason: ExclusionReason, field: str, found: object, expected: object
         raise ExcludedError(reason, f"{field} is {found}, it must be {expected}")
 
 
-def _fetch(store: ObjectStore, file: TensorsFile, parent: ModelManifest, path: Path) -> None:
-    key = file.key
+def _check_described(manifest: UpdateManifest, parent: ModelManifest, encoding: EncodingSpec) -> None:
+    try:
+        expected = encoded_infos(parent.file.tensors, encoding.format, encoding.kept)
+        check_tensors(manifest.file.tensors, expected, "the update", expectation(encoding))
+    except ArtifactError as error:
+        raise ExcludedError("TensorsMismatch", str(error)) from error
+
+
+def _check_size(store: ObjectStore, key: str, parent: ModelManifest) -> int:
+    """Return the size in bytes of an object that a manifest names."""
     info = store.stat(key)
     if info is None:
         raise ExcludedError("ManifestInvalid", f"the manifest names {key}, which does not exist")
     limit = parent.file.size_bytes + HEADER_ALLOWANCE_BYTES
     if info.size_bytes > limit:
         raise ExcludedError("TooLarge", f"{key} has {info.size_bytes} bytes, at most {limit} are allowed")
-    digest = store.download(key, path)
+    return info.size_bytes
+
+
+def _fetch_head(store: ObjectStore, file: TensorsFile, parent: ModelManifest, path: Path) -> None:
+    _check_size(store, file.key, parent)
+    digest = store.download(file.key, path)
     if digest != file.digest:
-        raise ExcludedError("DigestMismatch", f"{key} has sha256 {digest}, file.digest is {file.digest}")
-
-
-def _check_tensors(path: Path, file: TensorsFile, parent: dict[str, TensorInfo]) -> None:
+        raise ExcludedError("DigestMismatch", f"{file.key} has sha256 {digest}, file.digest is {file.digest}")
     try:
         with open_safetensors(path) as reader:
-            check_tensors(reader.infos, parent, "the update", "the parent's is")
-            check_tensors(reader.infos, file.tensors, "the update", "its manifest says")
-            for name in reader.infos:
-                values = reader.read(name)
-                if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+            check_tensors(reader.infos, file.tensors, "the head", "its manifest says")
+            for name, info in reader.infos.items():
+                _expect("TensorsMismatch", f"the type of tensor {name}", info.dtype, "F32")
+                if not bool(torch.isfinite(reader.read(name)).all()):
                     raise ExcludedError("NotFinite", f"tensor {name} holds values that are not finite")
     except ArtifactError as error:
         raise ExcludedError("TensorsMismatch", str(error)) from error

@@ -227,7 +227,8 @@ class AggregationSpec(ApiModel):
     """How many of the updates may be anything, by fault or intent, without spoiling the model. trimmed-mean, krum,
     multi-krum and mixing leave so many out. With n updates median, trimmed-mean, geometric-median, centered-clipping
     and mixing need n >= 2 * byzantine + 1, krum and multi-krum n >= 2 * byzantine + 3: participants.quorum must be at
-    least that. The other strategies allow none: byzantine must be 0 without mixing."""
+    least that. The other strategies allow none: byzantine must be 0 without mixing. Above 0 every site counts the
+    same: who may lie may lie about its samples."""
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Largest L2 norm of a site's change over all values of the model. A larger one is scaled down to it before the
     merge (Sun et al. 2019, arXiv 1911.07963). Default: none."""

@@ -56,11 +56,13 @@ def publish_model(
     metrics: Mapping[str, float] | None = None,
     parts: WrittenTensors | None = None,
     heads: Sequence[SharedHead] = (),
+    optimiser: Sequence[WrittenTensors] = (),
 ) -> str:
     """Publish a tensors file as a global model and return its digest.
 
     ``parts`` is a file of ``umim.artifacts.parts`` that describes ``heads``; it is stored under the model and its own
-    digest, so that models with the same encoder and other parts live side by side.
+    digest, so that models with the same encoder and other parts live side by side. ``optimiser`` are the files of
+    the server's optimiser that the parts name.
 
     Content-addressed: publishing the same bytes again, also at the same time from two places, leaves one model, and
     the manifest of the first publisher stays. ``created`` is in the manifest only, never in the digest.
@@ -85,6 +87,8 @@ def publish_model(
     _upload(store, path, manifest.file)
     if parts is not None and manifest.parts is not None:
         _upload(store, parts.path, manifest.parts)
+    for slot in optimiser:
+        _upload(store, slot.path, describe(slot.path, contract.optimiser_key(digest, slot.digest), slot.digest))
     store.put(contract.model_manifest_key(digest), manifest_bytes(manifest), if_absent=True)
     return digest
 

@@ -36,11 +36,11 @@ def init_policy(bucket: str, uid: str) -> Policy:
 
 
 def aggregate_policy(bucket: str, uid: str, parent: ModelReference) -> Policy:
-    """The aggregator: read its round and the parent, write models and its result, keep its checkpoints.
+    """The aggregator: read its round and all of the parent, write models and its result, keep its checkpoints.
 
     Writing cannot be narrowed to one model: its key is the digest of what is not computed yet.
     """
-    return _server_job(bucket, uid, "aggregate", *_model_keys(parent))
+    return _server_job(bucket, uid, "aggregate", contract.model_prefix(parent.digest) + "*")
 
 
 def operator_policy(bucket: str) -> Policy:

@@ -8,16 +8,19 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+
+import torch
 
 import umim
 from umim import contract, telemetry
 from umim.aggregation.heads import SharedHeads, merge_heads
-from umim.aggregation.reader import SpilledTensors, SpilledUpdate
-from umim.aggregation.run import Collected, collect, merge
-from umim.aggregation.strategy import make_strategy
-from umim.api.artifacts import JobResult
+from umim.aggregation.outliers import outliers
+from umim.aggregation.reader import ReceivedUpdate, SpilledTensors
+from umim.aggregation.run import Outcome, collect, fetch_encoder, merge
+from umim.api.artifacts import JobResult, UpdateFigures
 from umim.api.base import Metrics
 from umim.api.figures import weighted_means
 from umim.api.globalmodel import Contributor
@@ -28,8 +31,7 @@ from umim.artifacts.minio import MinioStore
 from umim.artifacts.models import publish_model
 from umim.artifacts.parts import write_parts
 from umim.artifacts.store import ObjectStore
-from umim.artifacts.tensors import read_safetensors
-from umim.artifacts.writer import write_safetensors
+from umim.artifacts.writer import WrittenTensors, write_safetensors
 from umim.data.load import load_dataset
 from umim.distillation.run import Student, Teacher, choose_scale, distil, scaled, server_mim_loss
 from umim.entrypoints.runner import run_job
@@ -80,33 +82,46 @@ def aggregate(store: ObjectStore, config: AggregateJobConfig, around: Surroundin
     named twice, a parent of another architecture or missing images of the server, ArtifactError when the parent is
     damaged, TrainingError when a loss is not finite, and the store's errors.
     """
-    strategy = make_strategy(config.aggregation)
     work = work_folder(config)
     collected = collect(store, config, work)
-    result = JobResult(round_uid=config.round_uid, exclusions=list(collected.exclusions))
-    if len(collected.updates) < config.quorum:
-        message = f"{len(collected.updates)} of {len(config.updates)} updates are valid, quorum is {config.quorum}"
-        return result.model_copy(update={"message": message})
-    parent = ModelState.from_parts(read_safetensors(collected.parent_path), collected.parent_parts)
-    heads = merge_heads(collected.updates, SharedHeads(parent.heads, collected.parent_heads))
-    merged = ModelState(merge(strategy, collected.parent_path, collected.updates), parent.mim, heads.tensors)
-    state, figures = _learn(config, merged, parent, collected.updates, around)
-    return _publish(store, config, collected, state, heads, result.model_copy(update={"metrics": figures}), around)
+    outcome = merge(store, config, collected, torch.get_num_threads(), work)
+    result = JobResult(round_uid=config.round_uid, exclusions=list(outcome.exclusions), outliers=_outliers(outcome))
+    if outcome.merged is None:
+        return result.model_copy(update={"message": outcome.message})
+    parent = ModelState.from_parts(SpilledTensors(collected.parent_path), collected.parent_parts)
+    heads = merge_heads(outcome.updates, SharedHeads(parent.heads, collected.parent_heads))
+    slots = {f"{config.aggregation.strategy}.{name}": file.digest for name, file in outcome.merged.slots.items()}
+    merged = ModelState(SpilledTensors(outcome.merged.model.path), parent.mim, heads.tensors, slots)
+    state, figures = _learn(store, config, merged, parent, outcome.updates, around)
+    written = outcome.merged.model
+    if state.encoder is not merged.encoder:
+        written = write_safetensors(state.encoder, work / "learned.safetensors")
+    result = result.model_copy(update={"metrics": figures})
+    return _publish(store, config, outcome, written, state, heads, result, around)
+
+
+def _outliers(outcome: Outcome) -> list[UpdateFigures]:
+    """Return how each update lies beside the others, where the merge has looked at it."""
+    if outcome.gram is None:
+        return []
+    sites, total = [update.site for update in outcome.updates], sum(update.samples for update in outcome.updates)
+    figures = outliers(sites, outcome.gram, [update.samples / total for update in outcome.updates])
+    return [UpdateFigures(**asdict(one)) for one in figures]
 
 
 def _publish(
     store: ObjectStore,
     config: AggregateJobConfig,
-    collected: Collected,
+    outcome: Outcome,
+    written: WrittenTensors,
     state: ModelState,
     heads: SharedHeads,
     result: JobResult,
     around: Surroundings,
 ) -> JobResult:
     """Publish the model and return the result with its digests. ``result`` has the figures of the server."""
-    work, updates = work_folder(config), collected.updates
-    written = write_safetensors(state.encoder, work / "model.safetensors")
-    parts = write_parts(state.parts(), heads.described, work / "model-parts.safetensors")
+    updates = outcome.updates
+    parts = write_parts(state.parts(), heads.described, work_folder(config) / "model-parts.safetensors")
     digest = publish_model(
         store,
         written.path,
@@ -122,6 +137,7 @@ def _publish(
         metrics=weighted_means([(one.metrics, one.samples) for one in updates]) | result.metrics,
         parts=parts,
         heads=heads.described,
+        optimiser=list(outcome.merged.slots.values()) if outcome.merged is not None else (),
     )
     _log.info("published model %s from %d updates", digest, len(updates))
     update = {
@@ -134,28 +150,34 @@ def _publish(
 
 
 def _learn(
+    store: ObjectStore,
     config: AggregateJobConfig,
     merged: ModelState,
     parent: ModelState,
-    updates: Sequence[SpilledUpdate],
+    updates: Sequence[ReceivedUpdate],
     around: Surroundings,
 ) -> tuple[ModelState, Metrics]:
-    """Choose the scale of the merged change, distil and measure, as far as the round asks and there are images."""
+    """Choose the scale of the merged change, distil and measure, as far as the round asks and there are images.
+
+    A single scale is in ``merged`` already.
+    """
     scales = config.aggregation.scales
     if config.data is None:
         if config.distillation is not None or len(scales) > 1:
             raise ConfigError("spec.serverDataset is missing: distillation and several aggregation.scales need it")
-        return scaled(merged, parent, scales[0]), {}
+        return merged, {}
     if config.distillation is None and not merged.mim:
         _log.warning("the model has no MIM decoder: it is not measured, and the first of aggregation.scales is taken")
-        return scaled(merged, parent, scales[0]), {}
+        return scaled(merged, parent, scales[0]) if len(scales) > 1 else merged, {}
     unlabelled = config.data.model_copy(update={"task": "none"})
     dataset = load_dataset(unlabelled, config.image_size, log_loading(around.clock))
     student, runtime = Student(config.architecture, config.image_size, dataset), around.runtime
-    scale, state = choose_scale(scales, merged, parent, student, config.seed, runtime)
-    figures = {"aggregation_scale": scale} if len(scales) > 1 else {}
+    state, figures = merged, {}
+    if len(scales) > 1:
+        scale, state = choose_scale(scales, merged, parent, student, config.seed, runtime)
+        figures = {"aggregation_scale": scale}
     if config.distillation is not None:
-        state, distilled = _distil(config, config.distillation, student, state, parent, updates, around)
+        state, distilled = _distil(store, config, config.distillation, student, state, parent, updates, around)
         figures |= distilled
     loss = server_mim_loss(state, student, config.seed, runtime)
     if loss is None:
@@ -166,15 +188,21 @@ def _learn(
 
 
 def _distil(
+    store: ObjectStore,
     config: AggregateJobConfig,
     spec: DistillationSpec,
     student: Student,
     merged: ModelState,
     parent: ModelState,
-    updates: Sequence[SpilledUpdate],
+    updates: Sequence[ReceivedUpdate],
     around: Surroundings,
 ) -> tuple[ModelState, Metrics]:
-    teachers = [Teacher(update.site, update.samples, SpilledTensors(update.path)) for update in updates]
+    work = work_folder(config)
+    parent_path = work / "parent.safetensors"
+    teachers = [
+        Teacher(update.site, update.samples, SpilledTensors(fetch_encoder(store, config, parent_path, update, work)))
+        for update in updates
+    ]
     start = hashlib.sha256(f"{config.parent.model_dump_json()} {config.aggregation.model_dump_json()}\n".encode())
     for update in updates:
         start.update(f"{update.site} {update.digest} {update.samples}\n".encode())

@@ -1,16 +1,18 @@
-"""What a global model holds besides its encoder: the MIM decoder and shared heads."""
+"""What a global model holds besides its encoder: the MIM decoder, shared heads, the server's optimiser."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
 
 MIM_PREFIX = "mim."
 HEADS_PREFIX = "heads."
+OPTIMISER_PREFIX = "optimiser."
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,18 @@ class ModelState:
     heads: Mapping[str, Tensors] = field(default_factory=dict)
     """Shared heads by task name, each named as in the head's state_dict."""
 
+    optimiser: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of each file that the server's optimiser continues from, by ``<strategy>.<slot>``. The files lie in the
+    store beside the model: a site has no use for them."""
+
     def parts(self) -> dict[str, Tensor]:
-        """Return all but the encoder as one flat mapping: ``mim.<name>`` and ``heads.<task name>.<name>``."""
+        """Return all but the encoder as one flat mapping: ``mim.<name>`` and ``heads.<task name>.<name>``,
+        and ``optimiser.<strategy>.<slot>``: the 32 bytes of a digest."""
         found = {MIM_PREFIX + name: value for name, value in self.mim.items()}
         for task, tensors in sorted(self.heads.items()):
             found |= {f"{HEADS_PREFIX}{task}.{name}": value for name, value in tensors.items()}
+        for slot, digest in sorted(self.optimiser.items()):
+            found[OPTIMISER_PREFIX + slot] = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8)
         return found
 
     @classmethod
@@ -40,4 +49,9 @@ class ModelState:
             if name.startswith(HEADS_PREFIX):
                 task, _, rest = name.removeprefix(HEADS_PREFIX).partition(".")
                 heads.setdefault(task, {})[rest] = value
-        return cls(encoder, mim, heads)
+        optimiser = {
+            name.removeprefix(OPTIMISER_PREFIX): bytes(value.tolist()).hex()
+            for name, value in parts.items()
+            if name.startswith(OPTIMISER_PREFIX)
+        }
+        return cls(encoder, mim, heads, optimiser)

@@ -17,13 +17,13 @@ from umim.api.jobs import AggregateJobConfig, UpdateReference
 from umim.api.round import AggregationSpec
 from umim.artifacts.files import sha256_of
 from umim.artifacts.memory import MemoryStore
-from umim.artifacts.models import HeadFile, publish_model, publish_update
+from umim.artifacts.models import HeadFile, fetch_model, publish_model, publish_update
 from umim.artifacts.tensors import read_safetensors
 from umim.artifacts.writer import WrittenTensors, write_safetensors
 from umim.entrypoints.aggregate import aggregate
 from umim.training.reporter import Clock
 from umim.training.runtime import Runtime
-from umim.training.site import Surroundings, work_folder
+from umim.training.site import Surroundings
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 UID = "u1"
@@ -39,6 +39,7 @@ class Federation:
         self.folder = folder
         self.parent = ModelReference(name="base", digest="0" * 64)
         self.updates: list[UpdateReference] = []
+        self.result: JobResult | None = None
 
     def start(self, tensors: Tensors, parts: WrittenTensors | None = None, **changes: Any) -> None:
         """Publish the parent; ``changes`` go into its manifest."""
@@ -105,11 +106,16 @@ class Federation:
 
     def aggregate(self, created: datetime = CREATED, **changes: Any) -> JobResult:
         """Aggregate and return the result."""
-        return aggregate(self.store, self.config(**changes), surroundings(created))
+        self.result = aggregate(self.store, self.config(**changes), surroundings(created))
+        return self.result
 
     def merged(self) -> dict[str, torch.Tensor]:
         """Return the tensors of the model that was aggregated last."""
-        return read_safetensors(work_folder(self.config()) / "model.safetensors")
+        assert self.result is not None
+        assert self.result.model_digest is not None
+        path = self.folder / "merged"
+        fetch_model(self.store, self.result.model_digest, path)
+        return read_safetensors(path)
 
 
 def surroundings(now: datetime = CREATED) -> Surroundings:

@@ -16,7 +16,6 @@ from umim.aggregation.validation import HEADER_ALLOWANCE_BYTES
 from umim.api.artifacts import Exclusion
 from umim.artifacts.memory import MemoryStore
 from umim.errors import AccessDeniedError, ConfigError, StoreError
-from umim.training.site import work_folder
 
 BAD = "hospital-b.bad"
 GOOD = "hospital-a.good"
@@ -90,7 +89,6 @@ def test_bad_tensors_are_excluded(federation: Federation, tmp_path: Path, case: 
     assert outcome(federation, tmp_path) == [
         Exclusion.model_validate({"site": BAD, "reason": reason, "message": message})
     ]
-    assert [path.name for path in (work_folder(federation.config()) / "updates").iterdir()] == [f"{GOOD}.safetensors"]
 
 
 BAD_MANIFESTS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -109,13 +107,14 @@ BAD_MANIFESTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "metrics.loss: Input should be a finite",
     ),
     "an unknown field": ({"patients": ["x"]}, "ManifestInvalid", "patients: Extra inputs"),
-    "an unknown encoding": ({"encoding": "delta"}, "ManifestInvalid", "encoding: Input should be 'full'"),
+    "an unknown encoding": ({"encoding": "gzip"}, "ManifestInvalid", "encoding: Input should be 'full'"),
+    "another encoding": ({"encoding": "delta"}, "WrongEncoding", "encoding is delta, it must be full"),
     "another key": ({"file__key": "rounds/u1/x"}, "ManifestInvalid", "file.key is rounds/u1/x, it must be rounds/u1/s"),
     "another digest": ({"file__digest": "e" * 64}, "DigestMismatch", f"file.digest is {'e' * 64}, it must be"),
     "other tensors": (
         {"file__tensors": {"encoder.bias": {"shape": [3], "dtype": "F32"}}},
         "TensorsMismatch",
-        "the update has a superfluous tensor encoder.weight",
+        "the update lacks tensor encoder.weight",
     ),
 }
 
@@ -148,7 +147,7 @@ BAD_FILES: dict[str, tuple[Callable[[Federation], object], str, str]] = {
         "ManifestInvalid",
         "which does not exist",
     ),
-    "changed after the commit": (lambda federation: overwrite(federation, b"other"), "DigestMismatch", "has sha256"),
+    "changed after the commit": (lambda federation: overwrite(federation, b"other"), "DigestMismatch", "have sha256"),
     "far too large": (
         lambda federation: overwrite(federation, bytes(HEADER_ALLOWANCE_BYTES + 1000)),
         "TooLarge",
@@ -180,7 +179,7 @@ def test_a_file_that_is_no_tensors_file_is_excluded(federation: Federation, tmp_
     federation.updates[1] = federation.updates[1].model_copy(update={"digest": digest})
     (exclusion,) = outcome(federation, tmp_path)
     assert exclusion.reason == "TensorsMismatch"
-    assert f"{BAD}.safetensors is no readable safetensors file" in exclusion.message
+    assert "no safetensors file" in exclusion.message
 
 
 def test_a_site_that_is_named_twice_is_refused(federation: Federation, tmp_path: Path) -> None:
@@ -194,10 +193,10 @@ def test_a_site_that_is_named_twice_is_refused(federation: Federation, tmp_path:
 @pytest.mark.parametrize("error", [StoreError, AccessDeniedError])
 def test_a_failing_store_is_no_reason_to_exclude_a_hospital(tmp_path: Path, error: type[StoreError]) -> None:
     class Failing(MemoryStore):
-        def download(self, key: str, path: Path) -> str:
+        def read_range(self, key: str, offset: int, length: int) -> bytes:
             if "/sites/" in key:
                 raise error("the store does not answer")
-            return super().download(key, path)
+            return super().read_range(key, offset, length)
 
     federation = Federation(Failing(), tmp_path / "federation")
     federation.start(plain())

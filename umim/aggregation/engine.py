@@ -1,0 +1,250 @@
+"""The aggregation engine: from updates to a merged model, slice by slice, in flat memory.
+
+Every pass goes over all updates in lockstep, checks their digests while the bytes pass, and reduces in a fixed order:
+the same inputs give the same bytes with any number of threads, in any order of arrival, on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+
+from umim.aggregation.clipping import clip_factors
+from umim.aggregation.combine import Scratch, combined_change
+from umim.aggregation.gram import block_gram, norms
+from umim.aggregation.interface import Array, Combination, Matrix, Part, Reduction
+from umim.aggregation.mixing import nearest_neighbors, transformed
+from umim.aggregation.passes import Slice, TensorValues, lockstep, slices
+from umim.aggregation.updates import BadUpdateError, Update, UpdateReader, check_finite
+from umim.api.round import AggregationSpec
+from umim.artifacts.floats import FLOATS, SIZES
+from umim.artifacts.layout import plan_layout, read_layout
+from umim.artifacts.sources import Source
+from umim.errors import ArtifactError
+
+T = TypeVar("T")
+
+CHUNK = 1 << 16
+"""Values that one thread reduces at a time: the sums of a chunk stay in its core's cache."""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """How many threads a merge may use. No result depends on it."""
+
+    reading: int = 2
+    """Threads that read, decode and hash: more than there are cores where a read waits for the network."""
+    reducing: int = 2
+    """Threads that reduce."""
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The threads of one pass."""
+
+    reading: ThreadPoolExecutor
+    reducing: ThreadPoolExecutor
+
+
+class Engine:
+    """Goes over a set of updates as often as a strategy needs. It is the strategy's ``Cohort``.
+
+    Every method that reads updates raises BadUpdateError for the first that is not what it should be.
+    """
+
+    def __init__(self, parent: Source, updates: Sequence[Update], spec: AggregationSpec, threads: Threads) -> None:
+        """``updates``: at least one, sorted by site. Raises ArtifactError when the parent is no tensors file."""
+        self._updates = tuple(updates)
+        self._spec = spec
+        self._threads = threads
+        layout = read_layout(parent, "the parent")
+        self.parent = parent
+        """The parent's tensors file."""
+        self.parent_layout = layout
+        """Where the tensors lie in it."""
+        self._before = TensorValues(parent, layout)
+        self.layout = plan_layout(layout.infos, None)[0]
+        """Where the tensors lie in a file of the model."""
+        self.byzantine = spec.byzantine
+        # Who may lie may lie about its samples.
+        counts = [1 if spec.byzantine else update.samples for update in updates]
+        self.shares = tuple(one / sum(counts) for one in counts)
+        self._scratch = Scratch()
+
+    def gram(self) -> Matrix:
+        """See ``Cohort``."""
+        return self._filtered[1]
+
+    @cached_property
+    def raw_gram(self) -> Matrix:
+        """Inner products of the sites' changes as they came, before clipping and mixing. Costs one pass, once."""
+        count = len(self._updates)
+        total = np.zeros((count, count))
+
+        def block(part: Part) -> Matrix:
+            changes = np.empty((count, part.parent.size))
+            for number, (update, values) in enumerate(zip(self._updates, part.values, strict=True)):
+                # Subtracted in the type of the values: the very changes that the merge works on.
+                changes[number] = values - part.parent
+                check_finite(update, part.name, changes[number])
+            return block_gram(changes)
+
+        for _, _, blocks in self._each_slice(block, range(count)):
+            for one in blocks:
+                total += one
+        if not bool(np.isfinite(total).all()):
+            raise ArtifactError("the updates' changes are too large: their inner products are not finite")
+        return total
+
+    @property
+    def known_gram(self) -> Matrix | None:
+        """``raw_gram`` where somebody has asked for it, else None. Costs nothing."""
+        found: Matrix | None = self.__dict__.get("raw_gram")
+        return found
+
+    def thresholds(self, density: float) -> Mapping[str, Matrix]:
+        """See ``Cohort``. Holds whole tensors: one for each reading thread."""
+        mapping = self._filtered[0] if self._filters else None
+        found: dict[str, Matrix] = {}
+        with self._pools() as pools, self._opened(range(len(self._updates)), pools) as readers:
+            for slot in self.layout.slots:
+                if slot.info.dtype in FLOATS and slot.elements:
+                    piece = Slice(slot, 0, slot.elements)
+                    before = self._before.values(piece, bytearray(slot.elements * SIZES[slot.info.dtype]))
+                    found[slot.name] = np.array(list(pools.reading.map(_threshold(piece, before, density), readers)))
+        # A clipped change is a scaled one. Mixing is refused beside ties, see ``names``.
+        return found if mapping is None else {name: one * np.diag(mapping) for name, one in found.items()}
+
+    def merged(self, plan: Combination | Reduction) -> Iterator[tuple[Slice, Array, Array]]:
+        """Yield the floating-point tensors in the order of the file, in pieces: the parent's values and the merged.
+
+        The parent's are valid until the next is asked for. Raises ArtifactError when the merge leaves the range of its
+        type.
+        """
+        mapping = self._filtered[0] if self._filters else None
+        chosen = list(range(len(self._updates)))
+        if isinstance(plan, Combination):
+            coefficients = np.array(plan.coefficients, np.float64)
+            if mapping is not None:
+                coefficients = np.array([_sum(column * coefficients) for column in mapping.T])
+            chosen = [number for number in chosen if coefficients[number] != 0]
+            reduce = self._combination(chosen, [float(coefficients[number]) for number in chosen])
+        else:
+            reduce = self._columns(plan, mapping)
+        for piece, before, parts in self._each_slice(reduce, chosen):
+            yield piece, before, np.concatenate(list(parts))
+
+    def _combination(self, chosen: Sequence[int], coefficients: Sequence[float]) -> Callable[[Part], Array]:
+        updates = [self._updates[number] for number in chosen]
+
+        def reduce(part: Part) -> Array:
+            # One update as it is keeps its bits.
+            merged = part.values[0].copy() if coefficients == [1.0] else self._combined(part, coefficients)
+            if not bool(np.isfinite(merged).all()):
+                for update, values in zip(updates, part.values, strict=True):
+                    check_finite(update, part.name, values)
+                raise ArtifactError(f"merged tensor {part.name} is not finite in {merged.dtype}")
+            return merged
+
+        return reduce
+
+    def _columns(self, reduction: Reduction, mapping: Matrix | None) -> Callable[[Part], Array]:
+        def reduce(part: Part) -> Array:
+            for update, values in zip(self._updates, part.values, strict=True):
+                check_finite(update, part.name, values)
+            if mapping is not None:
+                part = Part(part.name, [self._combined(part, row.tolist()) for row in mapping], part.parent)
+            return reduction.reduce(part)
+
+        return reduce
+
+    def _combined(self, part: Part, coefficients: Sequence[float]) -> Array:
+        values = np.empty_like(part.parent)
+        combined_change(part.values, part.parent, coefficients, values, self._scratch)
+        return np.add(values, part.parent, out=values)
+
+    def _each_slice(
+        self, work: Callable[[Part], T], chosen: Sequence[int]
+    ) -> Iterator[tuple[Slice, Array, Iterator[T]]]:
+        """Yield for every slice the parent's values and, in order, what ``work`` makes of its chunks."""
+
+        def reduce(starts: Sequence[int], name: str, parent: Array, values: Sequence[Array]) -> list[T]:
+            with np.errstate(all="ignore"):  # what is not finite is looked for, and named
+                return [
+                    work(Part(name, [one[start : start + CHUNK] for one in values], parent[start : start + CHUNK]))
+                    for start in starts
+                ]
+
+        with self._pools() as pools, self._opened(chosen, pools) as readers:
+            pieces = slices(self.layout, len(self._updates))
+            running = lockstep([self._before, *readers], pieces, pools.reading, self._threads.reading)
+            with closing(running):
+                for piece, (parent, *values) in running:
+                    starts = range(0, parent.size, CHUNK)
+                    share = -(-len(starts) // self._threads.reducing)
+                    tasks = [
+                        pools.reducing.submit(reduce, starts[first : first + share], piece.slot.name, parent, values)
+                        for first in range(0, len(starts), share)
+                    ]
+                    yield piece, parent, (result for task in tasks for result in task.result())
+
+    @property
+    def _filters(self) -> bool:
+        return self._spec.clip_norm is not None or self._spec.mixing != "none"
+
+    @cached_property
+    def _filtered(self) -> tuple[Matrix | None, Matrix]:
+        """The linear map of the changes that clipping and mixing are, or None; and the Gram matrix after it."""
+        gram = self.raw_gram
+        mapping: Matrix | None = None
+        if self._spec.clip_norm is not None:
+            lengths = [float(length) for length in norms(gram)]
+            mapping = np.diag(np.array(clip_factors(lengths, self._spec.clip_norm)))
+            gram = transformed(gram, mapping)
+        if self._spec.mixing == "nearest-neighbors":
+            mixing = nearest_neighbors(gram, self._spec.byzantine)
+            gram = transformed(gram, mixing)
+            # A product with a diagonal matrix is a factor for each column.
+            mapping = mixing if mapping is None else mixing * np.diag(mapping)[None, :]
+        return mapping, gram
+
+    @contextmanager
+    def _opened(self, chosen: Sequence[int], pools: Pools) -> Iterator[list[UpdateReader]]:
+        """Open updates for one pass and check their digests at its end."""
+        readers = [UpdateReader(self._updates[number], self.layout.infos, self._before) for number in chosen]
+        try:
+            yield readers
+        except BadUpdateError as bad:
+            # Where the bytes are others than those that were committed, that is the reason to name.
+            next(reader for reader in readers if reader.update.site == bad.site).verify()
+            raise
+        list(pools.reading.map(UpdateReader.verify, readers))
+
+    @contextmanager
+    def _pools(self) -> Iterator[Pools]:
+        with (
+            ThreadPoolExecutor(self._threads.reading) as reading,
+            ThreadPoolExecutor(self._threads.reducing) as reducing,
+        ):
+            yield Pools(reading, reducing)
+
+
+def _threshold(piece: Slice, before: Array, density: float) -> Callable[[UpdateReader], float]:
+    def of(reader: UpdateReader) -> float:
+        change = np.abs(reader.values(piece, bytearray(before.size * before.itemsize)) - before)
+        check_finite(reader.update, piece.slot.name, change)
+        place = change.size - max(1, round(density * change.size))
+        return float(np.partition(change, place)[place])
+
+    return of
+
+
+def _sum(values: Matrix) -> float:
+    # Contiguous and 1-D: numpy's pairwise sum, in an order that depends on the length only.
+    return float(np.add.reduce(np.ascontiguousarray(values)))
