@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.training.parts import ARCHITECTURE, NOW, SIZE, around, clock, dataset, site_config
+from tests.unit.training.parts import ARCHITECTURE, NOW, SIZE, Kill, around, clock, dataset, site_config
 from umim import contract
 from umim.api.base import ModelReference
+from umim.api.globalmodel import Contributor
 from umim.api.hospital import PrivacySpec
 from umim.api.jobs import SiteJobConfig
 from umim.artifacts.manifests import read_update_manifest
@@ -25,6 +26,7 @@ from umim.errors import ArtifactError, ConfigError, DataError, NotFoundError
 from umim.models.encoder import create_encoder
 from umim.training.runtime import Runtime
 from umim.training.site import encoder_tensors
+from umim.training.updates import Residuals
 
 
 def write_data(path: Path) -> Path:
@@ -168,6 +170,77 @@ def test_unusable_data_commits_nothing(store: MemoryStore, config: SiteJobConfig
     with pytest.raises(DataError, match=r"data.npz cannot be read as an npz archive"):
         train_once(store, config, around(runtime))
     assert store.list("rounds/") == []
+
+
+def next_round(store: MemoryStore, config: SiteJobConfig, folder: Path) -> SiteJobConfig:
+    """Return the round after a site's update: from a model with other values that names the update."""
+    manifest = read_update_manifest(store, config.round_uid, config.site, config.attempt)
+    assert manifest is not None
+    path = folder / "next.safetensors"
+    write_safetensors(encoder_tensors(create_encoder(ARCHITECTURE, SIZE, seed=8)), path)
+    digest = publish_model(
+        store,
+        path,
+        architecture=ARCHITECTURE,
+        image_size=SIZE,
+        strategy="fedavg",
+        round_uid=config.round_uid,
+        seed=7,
+        software={},
+        created=NOW,
+        contributors=[Contributor(site=config.site, update_digest=manifest.file.digest, samples=manifest.samples)],
+    )
+    return changed(config, roundUid="uid-2", parent={"name": "next", "digest": digest})
+
+
+def digest_of(store: MemoryStore, config: SiteJobConfig, runtime: Runtime) -> str:
+    train_once(store, config, around(runtime))
+    manifest = read_update_manifest(store, config.round_uid, config.site, config.attempt)
+    assert manifest is not None
+    assert manifest.encoding == config.encoding.format
+    return manifest.file.digest
+
+
+def residuals(config: SiteJobConfig) -> list[Path]:
+    folder = Path(config.work_path) / "residuals/federation/hospital-a.radiology" / f"{ARCHITECTURE}-{SIZE}"
+    return sorted(folder.iterdir())
+
+
+def test_the_next_round_adds_what_the_encoding_lost(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime, tmp_path: Path
+) -> None:
+    first = changed(config, encoding={"format": "int8"})
+    lost = digest_of(store, first, runtime)
+    assert [path.stem for path in residuals(first)] == [lost]
+    second = next_round(store, first, tmp_path)
+    with_feedback = digest_of(store, changed(second, attempt=1), runtime)
+    assert digest_of(store, changed(second, attempt=2), runtime) == with_feedback
+    elsewhere = changed(second, attempt=3, workPath=str(tmp_path / "another volume"))
+    assert digest_of(store, elsewhere, runtime) != with_feedback
+
+
+def test_a_job_killed_right_after_the_commit_loses_no_residual(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = changed(config, encoding={"format": "top-k", "density": 0.1})
+
+    def kill(*_: object) -> None:
+        raise Kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Residuals, "keep", kill)
+        with pytest.raises(Kill):
+            train_once(store, config, around(runtime))
+    digest = digest_of(store, config, runtime)  # the same attempt again: it finds its commit
+    assert [path.stem for path in residuals(config)] == [digest]
+    assert [path.name for path in Path(config.work_path).iterdir()] == ["residuals"]
+
+
+def test_an_update_of_full_values_keeps_nothing_at_the_site(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime
+) -> None:
+    digest_of(store, config, runtime)
+    assert list(Path(config.work_path).iterdir()) == []
 
 
 @pytest.mark.parametrize(
