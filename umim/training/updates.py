@@ -65,17 +65,17 @@ class Residuals:
     def opened(self, update_digest: str | None, infos: Mapping[str, TensorInfo]) -> Iterator[TensorReader | None]:
         """Open what was lost of an update, with one tensor of float32 for each of ``infos``.
 
-        None where nothing was kept. A file that is damaged or of another shape is not used, with a warning.
+        None where nothing was kept, or the file is damaged or of another shape; the log says why.
         """
         with ExitStack() as stack:
             found = None
-            path = None if update_digest is None else self._path(update_digest)
-            if path is not None and path.exists():
+            if update_digest is not None:
+                path = self._path(update_digest)
                 try:
                     found = stack.enter_context(open_safetensors(path))
                     check_tensors(found.infos, infos, path.name, "the model's is")
                 except ArtifactError as error:
-                    LOG.warning("what the last update lost is not added to this one: %s", error)
+                    LOG.warning("nothing that the last update may have lost is added to this one: %s", error)
                     found = None
             yield found
 

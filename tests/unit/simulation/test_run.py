@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,3 +254,43 @@ def test_changed_data_make_the_rounds_of_that_hospital_out_of_date(machine: Mach
     second = machine.both(a_federation())
     assert second.rounds[0] == first.rounds[0]
     assert digests(second)[2] != digests(first)[2]
+
+
+@pytest.mark.parametrize("encoding", [{"format": "int8"}, {"format": "top-k", "density": 0.1}])
+def test_what_the_encoding_of_a_round_lost_goes_into_the_next_one(
+    new_machine: Callable[[str], Machine], encoding: dict[str, Any]
+) -> None:
+    campaign = a_federation(
+        {"name": "one", "participants": participants("a", "b")},
+        {"name": "two", "participants": participants("a", "b")},
+        aggregation={"encoding": encoding},
+    )
+    whole, killed, forgetful = new_machine("whole"), new_machine("killed"), new_machine("forgetful")
+    expected = digests(whole.both(campaign))
+    kill_in_stage_two(killed, campaign)
+    assert digests(killed.both(campaign)) == expected
+
+    def forget(which: SimulatedRound, status: FederationRoundStatus) -> None:
+        if which.name == "campaign-s1-one-r1" and status.phase == "Complete":
+            shutil.rmtree(forgetful.root / "out/work/residuals")
+
+    forgetful.options["watch"] = forget
+    found = digests(forgetful.both(campaign))
+    assert found[:2] == expected[:2]
+    assert found[2] != expected[2]
+
+
+@pytest.mark.parametrize("encoding", ["delta", "bf16", "int8"])
+def test_an_encoding_moves_the_model_a_little(new_machine: Callable[[str], Machine], encoding: str) -> None:
+    models = []
+    for name, chosen in (("plain", "full"), ("encoded", encoding)):
+        machine = new_machine(name)
+        result = machine.both(a_round("a", "b", aggregation={"encoding": {"format": chosen}}))
+        models.append(
+            [load_file(machine.root / "out" / f"models/sha256/{one}/model.safetensors") for one in digests(result)]
+        )
+    (start, plain), (same, encoded) = models
+    change = sum(float((plain[name] - start[name]).square().sum()) for name in start) ** 0.5
+    off = sum(float((plain[name] - encoded[name]).square().sum()) for name in start) ** 0.5
+    assert same.keys() == start.keys()
+    assert off < {"delta": 1e-4, "bf16": 1e-2, "int8": 2e-2}[encoding] * change
