@@ -72,8 +72,7 @@ class Engine:
         self.layout = plan_layout(layout.infos, None)[0]
         """Where the tensors lie in a file of the model."""
         self.byzantine = spec.byzantine
-        # Who may lie may lie about its samples.
-        counts = [1 if spec.byzantine else update.samples for update in updates]
+        counts = [weight(spec, update.samples) for update in updates]
         self.shares = tuple(one / sum(counts) for one in counts)
         self._scratch = Scratch()
 
@@ -233,6 +232,12 @@ class Engine:
             ThreadPoolExecutor(self._threads.reducing) as reducing,
         ):
             yield Pools(reading, reducing)
+
+
+def weight(spec: AggregationSpec, samples: int) -> int:
+    """Return how much a site with so many training images counts beside the others."""
+    # Who may lie may lie about its samples.
+    return 1 if spec.byzantine or spec.weighting == "equal" else samples
 
 
 def _threshold(piece: Slice, before: Array, density: float) -> Callable[[UpdateReader], float]:

@@ -28,6 +28,7 @@ Objective = Literal["supervised", "mim", "supervised+mim"]
 ParentInit = Literal["random", "mim"]
 HeadSharing = Literal["private", "shared"]
 EncodingFormat = Literal["full", "delta", "bf16", "int8", "top-k"]
+Weighting = Literal["samples", "equal"]
 Mixing = Literal["none", "nearest-neighbors"]
 
 ARCHITECTURE_PATTERN = r"^[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)?$"
@@ -223,12 +224,16 @@ class AggregationSpec(ApiModel):
     ties: density, the share of the changes that is kept (1).
     task-arithmetic: scale (1).
     In brackets what holds where the round says nothing. The ranges are in docs/reference/api.md."""
+    weighting: Weighting = "samples"
+    """How much a site counts, in the mean and the strategies that start from it, geometric-median and ties, and as a
+    teacher of the distillation. samples: by its training images. equal: as every other, so that a rare kind of
+    images is not drowned by a common one."""
     byzantine: Annotated[int, Field(ge=0, le=499)] = 0
     """How many of the updates may be anything, by fault or intent, without spoiling the model. trimmed-mean, krum,
     multi-krum and mixing leave so many out. With n updates median, trimmed-mean, geometric-median, centered-clipping
     and mixing need n >= 2 * byzantine + 1, krum and multi-krum n >= 2 * byzantine + 3: participants.quorum must be at
-    least that. The other strategies allow none: byzantine must be 0 without mixing. Above 0 every site counts the
-    same: who may lie may lie about its samples."""
+    least that. The other strategies allow none: byzantine must be 0 without mixing. Above 0 weighting is
+    equal: who may lie may lie about its samples."""
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Largest L2 norm of a site's change over all values of the model. A larger one is scaled down to it before the
     merge (Sun et al. 2019, arXiv 1911.07963). Default: none."""

@@ -36,8 +36,8 @@ class Teacher:
 
     site: str
     """The site as namespace.name."""
-    samples: int
-    """Number of training images: its weight."""
+    weight: int
+    """How much it counts beside the others, at least 1."""
     encoder: Tensors
     """The trained tensors."""
 
@@ -69,7 +69,7 @@ def distil(
 ) -> tuple[ModelState, Metrics]:
     """Return the merged model after it learned the teachers' features, and figures named ``distillation_*``.
 
-    Teachers count by samples and are taken in the order of their sites. The result has the MIM decoder as trained;
+    Teachers count by weight and are taken in the order of their sites. The result has the MIM decoder as trained;
     heads are as in ``merged``. Raises ConfigError for strategy and options, ArtifactError where tensors do not fit,
     TrainingError when a loss is not finite.
     """
@@ -78,15 +78,15 @@ def distil(
     device = around.runtime.device
     encoder = student.load(merged.encoder).to(device)
     mim = loaded_mim(encoder, merged.mim, spec.mask_ratio, spec.seed).to(device)
-    chosen = sorted(teachers, key=lambda teacher: (-teacher.samples, teacher.site))[: max(1, int(options.teachers))]
+    chosen = sorted(teachers, key=lambda teacher: (-teacher.weight, teacher.site))[: max(1, int(options.teachers))]
     chosen.sort(key=lambda teacher: teacher.site)
-    total = sum(teacher.samples for teacher in chosen)
+    total = sum(teacher.weight for teacher in chosen)
     objective = FeatureDistiller(
         encoder,
         mim,
         [student.load(teacher.encoder).to(device) for teacher in chosen],
         student.load(parent.encoder).to(device),
-        [teacher.samples / total for teacher in chosen],
+        [teacher.weight / total for teacher in chosen],
         spec.mim_weight,
         options,
     ).to(device)

@@ -16,6 +16,7 @@ import torch
 
 import umim
 from umim import contract, telemetry
+from umim.aggregation.engine import weight
 from umim.aggregation.heads import SharedHeads, merge_heads
 from umim.aggregation.outliers import outliers
 from umim.aggregation.reader import ReceivedUpdate, SpilledTensors
@@ -200,7 +201,11 @@ def _distil(
     work = work_folder(config)
     parent_path = work / "parent.safetensors"
     teachers = [
-        Teacher(update.site, update.samples, SpilledTensors(fetch_encoder(store, config, parent_path, update, work)))
+        Teacher(
+            update.site,
+            weight(config.aggregation, update.samples),
+            SpilledTensors(fetch_encoder(store, config, parent_path, update, work)),
+        )
         for update in updates
     ]
     start = hashlib.sha256(f"{config.parent.model_dump_json()} {config.aggregation.model_dump_json()}\n".encode())
