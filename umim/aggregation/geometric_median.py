@@ -44,5 +44,5 @@ class GeometricMedian:
 
     def _following(self, gram: Matrix, shares: Matrix, coefficients: Matrix) -> Matrix:
         distances = np.sqrt(squared_distances(gram, coefficients))
-        weights: Matrix = np.divide(shares, np.maximum(distances, self.smoothing))
-        return weights / total(weights)
+        weights = shares / np.maximum(distances, self.smoothing)
+        return np.asarray(weights / total(weights), np.float64)

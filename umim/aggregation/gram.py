@@ -17,7 +17,7 @@ BITS = 19
 """Bits of each of the two integers: two of them and ``LONGEST`` values make 2^52."""
 LONGEST = 1 << 14
 """Most values of a site in one product."""
-CACHED = 1 << 18
+CACHED = 1 << 19
 """Values of all sites in one product, where there are many sites: they stay in a core's cache."""
 SHORTEST = 1 << 10
 """Fewest values of a site in one product, however many sites there are."""
@@ -42,6 +42,7 @@ def block_gram(changes: Matrix) -> Matrix:
 
 
 def _exact(changes: Matrix) -> Matrix:
+    sites, length = changes.shape
     largest = np.maximum(changes.max(axis=1), -changes.min(axis=1))
     exponents = np.frexp(largest)[1]
     if int(exponents.max(initial=0)) > LARGEST_EXPONENT:
@@ -51,13 +52,17 @@ def _exact(changes: Matrix) -> Matrix:
             f"allowed: below 2^{LARGEST_EXPONENT}"
         )
     unit = np.where(exponents < SMALLEST_EXPONENT, 0.0, np.ldexp(1.0, BITS - np.maximum(exponents, SMALLEST_EXPONENT)))
-    low = changes * unit[:, None]
-    high = np.rint(low)
+    # One matrix of both: BLAS is faster at one product with twice as many rows than at three.
+    both = np.empty((2 * sites, length))
+    high, low = both[:sites], both[sites:]
+    np.multiply(changes, unit[:, None], out=low)
+    np.rint(low, out=high)
     np.subtract(low, high, out=low)
     np.multiply(low, float(1 << BITS), out=low)
     np.rint(low, out=low)
-    mixed = high @ low.T
-    scaled = high @ high.T + (mixed + mixed.T) * 2.0**-BITS + (low @ low.T) * 2.0 ** (-2 * BITS)
+    products = both @ both.T
+    mixed = products[:sites, sites:]
+    scaled = products[:sites, :sites] + (mixed + mixed.T) * 2.0**-BITS + products[sites:, sites:] * 2.0 ** (-2 * BITS)
     exact: Matrix = np.ldexp(scaled, exponents[:, None] + exponents[None, :] - 2 * BITS)
     return exact
 

@@ -26,7 +26,7 @@ class MiddleReduction:
     """See ``Reduction``."""
 
     drop: int
-    """How many values lie on each side of the middle. One or two more than twice as many sites are there."""
+    """How many values lie on each side of the middle: (K - 1) // 2 of K."""
 
     def reduce(self, part: Part) -> Array:
         """Return the middle value at each place, or the mean of the two in the middle."""
