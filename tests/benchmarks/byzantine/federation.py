@@ -18,9 +18,9 @@ HIDDEN = 32
 FEWEST_IMAGES = 16
 """Every site has at least so many images: what a hospital with fewer sends says little about the rules."""
 TEST_SHARE = 0.25
-LOCAL_STEPS = 20
-BATCH = 32
-LEARNING_RATE = 0.1
+LOCAL_STEPS = 15
+BATCH = 16
+LEARNING_RATE = 0.3
 SHAPES = {
     "hidden.weight": (HIDDEN, 64),
     "hidden.bias": (HIDDEN,),
