@@ -64,6 +64,11 @@ benchmark-training: python ## Time the training loop against a plain loop of tim
 	@python3 -m hack.venv dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.training_throughput
 
+.PHONY: benchmark-aggregation
+benchmark-aggregation: python ## Time the aggregation against flwr, nvflare and openfl; QUICK=1 for a small trial.
+	@python3 -m hack.venv dev
+	@$(BIN)/python -m tests.benchmarks.aggregation $(if $(QUICK),--quick,--out docs/benchmarks)
+
 .PHONY: images
 images: python ## Build the container images and load them into the embedded cluster.
 	@python3 -m hack.images build

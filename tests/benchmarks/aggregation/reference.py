@@ -29,7 +29,7 @@ def write_reference(rule: str, inputs: Inputs, byzantine: int, path: Path) -> No
 
 
 def largest_error(output: Path, reference: Path) -> float:
-    """Return the largest absolute difference between a model's file and a reference, infinity where it is not finite."""
+    """Return the largest absolute difference between a model's file and a reference; infinity if it is not finite."""
     expected = np.memmap(reference, np.float64, "r")
     worst, offset = 0.0, 0
     with ExitStack() as stack:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.aggregation import plots
-from tests.benchmarks.aggregation.plan import LIMIT, OURS, Group, Profile
+from tests.benchmarks.aggregation.plan import LIMIT, LONG_SECONDS, OURS, Group, Profile
 
 Records = Sequence[Mapping[str, Any]]
 Row = dict[str, Any]
@@ -25,6 +25,7 @@ def result(profile: Profile, records: Records, surroundings: Mapping[str, Any]) 
         "summary": _summary(profile, groups, growth),
         "targets": _targets(profile, groups),
         **surroundings,
+        "repeats": profile.repeats,
         "groups": groups,
         "growth": growth,
         "records": list(records),
@@ -135,7 +136,7 @@ def _page(found: Mapping[str, Any]) -> str:
         f"Profile `{found['profile']}`, on {found['hardware']['processor']}, {found['hardware']['cores']} cores. "
         "Every number: [aggregation.json](aggregation.json).",
         "",
-        *_number_table(found),
+        *_figures(found),
         "![Mean: seconds of each](aggregation-mean.png)",
         "",
         "![Time and memory by the number of updates](aggregation-growth.png)",
@@ -151,7 +152,7 @@ def _page(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _number_table(found: Mapping[str, Any]) -> list[str]:
+def _figures(found: Mapping[str, Any]) -> list[str]:
     lines = ["| figure | value |", "|---|---|"]
     lines += [f"| `{name}` | {_number(value)} |" for name, value in {**found["summary"], **found["targets"]}.items()]
     return [*lines, ""]
@@ -165,16 +166,16 @@ def _method(found: Mapping[str, Any]) -> list[str]:
     return [
         "## How it is measured",
         "",
-        "- A parent and updates of random float32 values in the shapes of the network. Each measurement runs in a fresh "
-        "process, with the files in the page cache and every thread setting as the system has it. Contenders take turns;"
-        " the median of three repeats counts, or one run where it takes more than 15 s.",
-        "- *In memory*: from updates to a model, both in memory, in the form in which the system's own server holds them. "
-        "Reading is not timed.",
-        "- *File to file*: from safetensors files to a safetensors file, without waiting for the disk. All peers use the "
-        "safetensors library, which reads faster than their own formats; a peer that takes one update after another "
-        "gets them so. Starting the process and its imports is not timed.",
-        "- Memory is the peak of resident memory of the process while it works; *above* is over what was resident before, "
-        "which in memory includes all updates.",
+        "- A parent and updates of random float32 values in the shapes of the network. Each measurement runs in a "
+        "fresh process, with the files in the page cache and the threads that the system chooses. Contenders take "
+        f"turns; the median of {found['repeats']} repeats counts, or one run where it takes {LONG_SECONDS:.0f} s.",
+        "- *In memory*: from updates to a model, both in memory, in the form in which the system's own server holds "
+        "them. Reading is not timed.",
+        "- *File to file*: from safetensors files to a safetensors file, without waiting for the disk. All peers use "
+        "the safetensors library; a peer that takes one update after another gets them so. Starting the process and "
+        "its imports is not timed.",
+        "- Memory is the peak of resident memory of the process while it works; *above* is over what was resident "
+        "before, which in memory includes all updates.",
         "- The error is the largest absolute difference from the same rule in float64.",
         "- `umim verified` also computes the sha256 of every update and of the model and compares; peers do not verify."
         " `limit sha256` hashes the same files with hashlib on two threads, `limit cat` reads them with cat.",
@@ -186,7 +187,7 @@ def _method(found: Mapping[str, Any]) -> list[str]:
 
 
 def _table(group: Mapping[str, Any]) -> list[str]:
-    title = f"{group['rule']} of {group['count']} updates of {group['architecture']}, {TITLES[group['mode']]}"
+    title = f"{group['rule'].replace('-', ' ')} of {group['count']} updates of {group['architecture']}, {TITLES[group['mode']]}"
     if group["rule"] in ("trimmed-mean", "krum"):
         title += f", byzantine {group['byzantine']}"
     lines = [

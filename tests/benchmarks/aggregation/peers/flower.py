@@ -1,8 +1,11 @@
 """Flower's server: the functions of its strategies, old (``flwr.server``) and new (``flwr.serverapp``).
 
-Updates are read from safetensors. ``aggregate_inplace`` and the record functions work on serialized arrays, as they come
-from Flower's network: making those belongs to reading.
+Updates are read from safetensors. ``aggregate_inplace`` and the functions on records work on serialized arrays, as they
+come from Flower's network: making those belongs to reading.
 """
+
+# The peers are installed in environments of their own only.
+# mypy: disable-error-code="import-not-found"
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One measurement in a process of its own: what is timed, and how much memory it takes.
 
-Runs in the peers' environments too, so it needs the standard library and numpy only. The task comes as JSON in the first
-argument, the result goes as one line of JSON to stdout.
+Runs in the peers' environments too, so it needs the standard library and numpy only. The task comes as JSON in the
+first argument, the result goes as one line of JSON to stdout.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def run(peers: Mapping[tuple[str, str], Peer]) -> None:
 
 
 def report(work: Callable[[], object]) -> None:
-    """Do the work and print its seconds, the peak of resident memory meanwhile, and what was resident before, in bytes."""
+    """Do the work; print its seconds, the peak of resident memory meanwhile and what was resident before, in bytes."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _resident("VmRSS")
     start = time.perf_counter()
