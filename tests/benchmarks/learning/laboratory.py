@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.benchmarks.learning import protocol
 from tests.benchmarks.learning.pooled import train_pooled
-from tests.benchmarks.learning.protocol import BUDGET, FEDERATED, LEFT_OUT, NAMESPACE, SERVER_SITE, START, Profile
+from tests.benchmarks.learning.protocol import BUDGET, FEDERATED, LEFT_OUT, NAMESPACE, SERVER_SITE, START, Arm, Profile
 from umim.api.base import HospitalReference, ModelReference
 from umim.api.jobs import DatasetLocation, InitJobConfig
 from umim.api.round import FederationRoundSpec, OptimisationSpec
@@ -59,8 +59,16 @@ class Made:
 class Laboratory:
     """One seed of the benchmark in one folder."""
 
-    def __init__(self, packs: Mapping[str, Pack], data: Path, folder: Path, seed: int, runtime: Runtime) -> None:
-        """``data`` holds <domain>.npz and server_pool.npz; ``folder`` gets the store."""
+    def __init__(
+        self,
+        packs: Mapping[str, Pack],
+        data: Path,
+        folder: Path,
+        seed: int,
+        runtime: Runtime,
+        arms: Mapping[str, Arm] = FEDERATED,
+    ) -> None:
+        """``data`` holds <domain>.npz and server_pool.npz; ``folder`` gets the store; ``arms`` federate."""
         self._packs = packs
         self._data = data
         self._folder = folder
@@ -68,6 +76,7 @@ class Laboratory:
         self._store = LocalStore(folder / "store")
         self._around = Surroundings(runtime, lambda _: None, Clock())
         self._runtime = runtime
+        self._arms = arms
 
     def run(self, arm: str, profile: Profile) -> dict[str, Any]:
         """Return the record of an arm: scores, curve, times, digests."""
@@ -132,7 +141,7 @@ class Laboratory:
         if arm.startswith(LEFT_OUT):
             domains.remove(arm.removeprefix(LEFT_OUT))
         name = "A4" if arm.startswith(LEFT_OUT) else arm
-        return self._federated(arm, protocol.federation(FEDERATED[name], domains, self._seed), start)
+        return self._federated(arm, protocol.federation(self._arms[name], domains, self._seed), start)
 
     def _server_only(self, start: ModelReference) -> Made:
         """Return A1: masked image modelling goes on, as the training of a site that holds the server's pool."""
