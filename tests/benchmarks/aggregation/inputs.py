@@ -33,6 +33,11 @@ class Inputs:
         """Size of all updates."""
         return sum(path.stat().st_size for path in self.updates)
 
+    @property
+    def bytes_on_disk(self) -> int:
+        """Size of all distinct updates."""
+        return sum({stat.st_ino: stat.st_size for stat in (path.stat() for path in self.updates)}.values())
+
     def first(self, count: int, folder: Path) -> Inputs:
         """Return as many updates: the first ones, then hard links to them under other names.
 

@@ -187,11 +187,12 @@ def _method(found: Mapping[str, Any]) -> list[str]:
 
 
 def _table(group: Mapping[str, Any]) -> list[str]:
-    title = f"{group['rule'].replace('-', ' ')} of {group['count']} updates of {group['architecture']}, {TITLES[group['mode']]}"
+    rule = group["rule"].replace("-", " ").capitalize()
+    title = f"{rule} of {group['count']} updates of {group['architecture']}, {TITLES[group['mode']]}"
     if group["rule"] in ("trimmed-mean", "krum"):
         title += f", byzantine {group['byzantine']}"
     lines = [
-        f"## {title[0].upper()}{title[1:]}",
+        f"## {title}",
         "",
         "| | seconds | peak GB | above GB | largest error |",
         "|---|---|---|---|---|",
