@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,6 +132,11 @@ def split(values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         tensors[name] = values[place : place + size].reshape(shape)
         place += size
     return tensors
+
+
+def join(tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Return the vector of a model's tensors, flat or in shape."""
+    return np.concatenate([tensors[name].ravel() for name in SHAPES])
 
 
 def _scores(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
