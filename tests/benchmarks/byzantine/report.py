@@ -11,7 +11,6 @@ from typing import Any
 from tests.benchmarks.byzantine.page import page
 
 from tests.benchmarks.byzantine import plots
-from tests.benchmarks.byzantine.attacks import ATTACKS
 from tests.benchmarks.byzantine.experiment import ABSENT, NOBODY, RULES, SELECTING, TRIMMING
 
 SHARES = ("honest_lost", "liars_kept", "honest_flagged", "liars_flagged")
@@ -60,67 +59,27 @@ def _rate(shares: Sequence[Mapping[str, float]]) -> float | None:
     return round(math.fsum(one["of"] for one in shares) / all_, 4) if all_ else None
 
 
-def _summary(cells: Sequence[Mapping[str, Any]], surroundings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures by rule. Accuracies are means over the seeds, costs over seeds and alphas."""
-    fedavg = _mean([one["accuracy"] for one in cells if one["rule"] == "fedavg" and one["attack"] == NOBODY])
+def _summary(cells: Cells, surroundings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures by rule. Means are over the alphas and seeds, the worst over alphas and attacks."""
+    liars = surroundings["liars"]
+    fedavg = mean(select(cells, "accuracy", rule="fedavg", attack=NOBODY))
+
+    def by_liars(of: Callable[[int], float | None]) -> dict[str, float | None]:
+        return {f"f={number}": of(number) for number in liars}
+
+    def cost(rule: str, number: int) -> float:
+        return round(fedavg - mean(select(cells, "accuracy", rule=rule, attack=NOBODY, liars=number)), 4)
+
+    def lost(rule: str, number: int) -> float:
+        return mean(select(cells, "honest_lost", rule=rule, attack=NOBODY, liars=number))
+
     return {
-        "honest_accuracy_fedavg": fedavg,
-        "accuracy_without_liars": {
-            f"f={liars}": _mean([one["accuracy"] for one in cells if _is(one, liars, ABSENT)])
-            for liars in surroundings["liars"]
-        },
-        "cost_without_attack": {
-            rule: {
-                f"f={liars}": round(
-                    fedavg
-                    - _mean([one["accuracy"] for one in cells if _is(one, liars, NOBODY) and one["rule"] == rule]),
-                    4,
-                )
-                for liars in surroundings["liars"]
-            }
-            for rule in RULES
-        },
-        "worst_accuracy": {
-            rule: {f"f={liars}": _worst(cells, liars, rule) for liars in surroundings["liars"]} for rule in RULES
-        },
-        "honest_lost_without_attack": {
-            rule: {
-                f"f={liars}": _mean(
-                    [one["honest_lost"] for one in cells if _is(one, liars, NOBODY) and one["rule"] == rule]
-                )
-                for liars in surroundings["liars"]
-            }
-            for rule in (*SELECTING, TRIMMING)
-        },
-        "report": {
-            "honest_flagged_without_attack": _mean(
-                [
-                    one["honest_flagged"]
-                    for one in cells
-                    if one["attack"] == NOBODY and one["honest_flagged"] is not None
-                ]
-            ),
-            "liars_flagged": {attack: _flagged(cells, attack) for attack in ATTACKS},
-        },
+        "fedavg_without_attack": fedavg,
+        "fedavg_without_the_liars": by_liars(
+            lambda number: mean(select(cells, "accuracy", attack=ABSENT, liars=number))
+        ),
+        "cost_without_attack": {rule: by_liars(partial(cost, rule)) for rule in RULES},
+        "worst_accuracy": {rule: by_liars(partial(worst, cells, rule)) for rule in RULES},
+        "honest_lost_without_attack": {rule: by_liars(partial(lost, rule)) for rule in (*SELECTING, TRIMMING)},
+        "honest_flagged_without_attack": mean(select(reporting(cells), "honest_flagged", attack=NOBODY)),
     }
-
-
-def _is(cell: Mapping[str, Any], liars: int, attack: str) -> bool:
-    return bool(cell["liars"] == liars and cell["attack"] == attack)
-
-
-def _worst(cells: Sequence[Mapping[str, Any]], liars: int, rule: str) -> float | None:
-    """Return the least accuracy over the attacks and alphas that left a model."""
-    found = [
-        one["accuracy"] for one in cells if one["liars"] == liars and one["rule"] == rule and one["attack"] in ATTACKS
-    ]
-    return min((score for score in found if score is not None), default=None)
-
-
-def _flagged(cells: Sequence[Mapping[str, Any]], attack: str) -> float | None:
-    found = [one["liars_flagged"] for one in cells if one["attack"] == attack and one["liars_flagged"] is not None]
-    return _mean(found) if found else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    return round(math.fsum(values) / len(values), 4)
