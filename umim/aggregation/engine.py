@@ -86,7 +86,7 @@ class Engine:
         count = len(self._updates)
         total = np.zeros((count, count))
 
-        def block(part: Part) -> Matrix:
+        def block(part: Part, _: Array) -> Matrix:
             changes = np.empty((count, part.parent.size))
             for number, (update, values) in enumerate(zip(self._updates, part.values, strict=True)):
                 # Subtracted in the type of the values: the very changes that the merge works on.
@@ -94,7 +94,7 @@ class Engine:
                 check_finite(update, part.name, changes[number])
             return block_gram(changes)
 
-        for _, _, blocks in self._each_slice(block, range(count)):
+        for _, _, _, blocks in self._each_slice(block, range(count)):
             for one in blocks:
                 total += one
         if not bool(np.isfinite(total).all()):
@@ -123,8 +123,8 @@ class Engine:
     def merged(self, plan: Combination | Reduction) -> Iterator[tuple[Slice, Array, Array]]:
         """Yield the floating-point tensors in the order of the file, in pieces: the parent's values and the merged.
 
-        The parent's are valid until the next is asked for. Raises ArtifactError when the merge leaves the range of its
-        type.
+        The parent's are valid until the next piece is asked for, the merged until the next but one. Raises
+        ArtifactError when the merge leaves the range of its type.
         """
         mapping = self._filtered[0] if self._filters else None
         chosen = list(range(len(self._updates)))
@@ -136,62 +136,71 @@ class Engine:
             reduce = self._combination(chosen, [float(coefficients[number]) for number in chosen])
         else:
             reduce = self._columns(plan, mapping)
-        for piece, before, parts in self._each_slice(reduce, chosen):
-            yield piece, before, np.concatenate(list(parts))
+        for piece, before, values, done in self._each_slice(reduce, chosen):
+            for _ in done:
+                pass
+            yield piece, before, values
 
-    def _combination(self, chosen: Sequence[int], coefficients: Sequence[float]) -> Callable[[Part], Array]:
+    def _combination(self, chosen: Sequence[int], coefficients: Sequence[float]) -> Callable[[Part, Array], None]:
         updates = [self._updates[number] for number in chosen]
 
-        def reduce(part: Part) -> Array:
-            # One update as it is keeps its bits.
-            merged = part.values[0].copy() if coefficients == [1.0] else self._combined(part, coefficients)
+        def reduce(part: Part, merged: Array) -> None:
+            if coefficients == [1.0]:
+                merged[:] = part.values[0]  # one update as it is keeps its bits
+            else:
+                self._combine(part, coefficients, merged)
             if not bool(np.isfinite(merged).all()):
                 for update, values in zip(updates, part.values, strict=True):
                     check_finite(update, part.name, values)
                 raise ArtifactError(f"merged tensor {part.name} is not finite in {merged.dtype}")
-            return merged
 
         return reduce
 
-    def _columns(self, reduction: Reduction, mapping: Matrix | None) -> Callable[[Part], Array]:
-        def reduce(part: Part) -> Array:
+    def _columns(self, reduction: Reduction, mapping: Matrix | None) -> Callable[[Part, Array], None]:
+        def reduce(part: Part, merged: Array) -> None:
             for update, values in zip(self._updates, part.values, strict=True):
                 check_finite(update, part.name, values)
             if mapping is not None:
-                part = Part(part.name, [self._combined(part, row.tolist()) for row in mapping], part.parent)
-            return reduction.reduce(part)
+                filtered = [np.empty_like(merged) for _ in mapping]
+                for row, values in zip(mapping, filtered, strict=True):
+                    self._combine(part, row.tolist(), values)
+                part = Part(part.name, filtered, part.parent)
+            merged[:] = reduction.reduce(part)
 
         return reduce
 
-    def _combined(self, part: Part, coefficients: Sequence[float]) -> Array:
-        values = np.empty_like(part.parent)
-        combined_change(part.values, part.parent, coefficients, values, self._scratch)
-        return np.add(values, part.parent, out=values)
+    def _combine(self, part: Part, coefficients: Sequence[float], out: Array) -> None:
+        combined_change(part.values, part.parent, coefficients, out, self._scratch)
+        np.add(out, part.parent, out=out)
 
     def _each_slice(
-        self, work: Callable[[Part], T], chosen: Sequence[int]
-    ) -> Iterator[tuple[Slice, Array, Iterator[T]]]:
-        """Yield for every slice the parent's values and, in order, what ``work`` makes of its chunks."""
+        self, work: Callable[[Part, Array], T], chosen: Sequence[int]
+    ) -> Iterator[tuple[Slice, Array, Array, Iterator[T]]]:
+        """Yield every slice, the parent's values, an array as large, and in order what ``work`` makes of the chunks.
 
-        def reduce(starts: Sequence[int], name: str, parent: Array, values: Sequence[Array]) -> list[T]:
+        ``work`` may write to its part of the array, which is used again for the next slice but one.
+        """
+        arrays: list[Array] = [np.empty(0, np.float32), np.empty(0, np.float32)]
+
+        def reduce(starts: Sequence[int], name: str, parent: Array, values: Sequence[Array], out: Array) -> list[T]:
             with np.errstate(all="ignore"):  # what is not finite is looked for, and named
-                return [
-                    work(Part(name, [one[start : start + CHUNK] for one in values], parent[start : start + CHUNK]))
-                    for start in starts
-                ]
+                chunks = [slice(start, start + CHUNK) for start in starts]
+                return [work(Part(name, [one[at] for one in values], parent[at]), out[at]) for at in chunks]
 
         with self._pools() as pools, self._opened(chosen, pools) as readers:
             pieces = slices(self.layout, len(self._updates))
             running = lockstep([self._before, *readers], pieces, pools.reading, self._threads.reading)
             with closing(running):
                 for piece, (parent, *values) in running:
+                    arrays.reverse()
+                    if arrays[0].size < parent.size or arrays[0].dtype != parent.dtype:
+                        arrays[0] = np.empty_like(parent)
+                    out = arrays[0][: parent.size]
                     starts = range(0, parent.size, CHUNK)
                     share = -(-len(starts) // self._threads.reducing)
-                    tasks = [
-                        pools.reducing.submit(reduce, starts[first : first + share], piece.slot.name, parent, values)
-                        for first in range(0, len(starts), share)
-                    ]
-                    yield piece, parent, (result for task in tasks for result in task.result())
+                    shares = [starts[first : first + share] for first in range(0, len(starts), share)]
+                    tasks = [pools.reducing.submit(reduce, one, piece.slot.name, parent, values, out) for one in shares]
+                    yield piece, parent, out, (result for task in tasks for result in task.result())
 
     @property
     def _filters(self) -> bool:

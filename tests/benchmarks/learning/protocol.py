@@ -50,7 +50,12 @@ PLAIN: Mapping[str, Any] = {
 }
 """Training at the hospitals as FedAvg with private heads is usually run."""
 UMIM_CLIENT: Mapping[str, Any] = {**PLAIN, "headWarmupEpochs": 5}
-UMIM_MERGE: Mapping[str, Any] = {"strategy": "ties", "options": {"density": 0.2}, "scales": [2.0]}
+UMIM_MERGE: Mapping[str, Any] = {
+    "strategy": "ties",
+    "options": {"density": 0.2},
+    "weighting": "equal",
+    "scales": [2.0],
+}
 UMIM_SERVER: Mapping[str, Any] = {
     "epochs": 1,
     "images": BUDGET.server_images,
@@ -81,7 +86,7 @@ FEDERATED: Mapping[str, Arm] = {
     "A3": Arm("FedProx", {**PLAIN, "proximalMu": 0.01}),
     "A4": Arm("UMIM", UMIM_CLIENT, UMIM_MERGE, UMIM_SERVER),
     "A4-no-distillation": Arm("UMIM without distillation", UMIM_CLIENT, UMIM_MERGE),
-    "A4-no-conflict-merge": Arm("UMIM with a plain mean", UMIM_CLIENT, {"scales": [2.0]}, UMIM_SERVER),
+    "A4-no-conflict-merge": Arm("UMIM with a plain mean", UMIM_CLIENT, {"weighting": "equal", "scales": [2.0]}, UMIM_SERVER),
     "A4-one-stage": Arm("UMIM in one stage", UMIM_CLIENT, UMIM_MERGE, UMIM_SERVER, one_stage=True),
     "A5": Arm("Federated MIM", {**PLAIN, "objective": "mim", "learningRate": BUDGET.mim_rate}),
 }
