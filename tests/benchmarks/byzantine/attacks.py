@@ -71,12 +71,16 @@ class Attack:
 
 
 ATTACKS: Mapping[str, Attack] = {
-    "sign-flip": Attack("sign flip, x -4", sign_flip),
-    "alie": Attack("ALIE, 1.5 deviations", alie),
-    "ipm": Attack("inner product, x -0.5", inner_product),
-    "label-flip": Attack("labels flipped", as_trained, flips_labels=True),
-    "nan": Attack("not a number", not_a_number),
-    "scaling": Attack("scaled, x 100", scaled),
+    "sign-flip": Attack("their own change x -4 (Li et al. 2019, arXiv 1811.03761)", sign_flip),
+    "alie": Attack(
+        "the honest mean less 1.5 deviations, value by value (ALIE, Baruch et al. 2019, arXiv 1902.06156)", alie
+    ),
+    "ipm": Attack(
+        "the honest mean x -0.5 (inner-product manipulation, Xie et al. 2019, arXiv 1903.03936)", inner_product
+    ),
+    "label-flip": Attack("what they trained with labels c -> 9 - c", as_trained, flips_labels=True),
+    "nan": Attack("their own change with one value that is not a number", not_a_number),
+    "scaling": Attack("their own change x 100 (Bagdasaryan et al. 2018, arXiv 1807.00459)", scaled),
 }
 """The attacks by name."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.byzantine.page import page
-
 from tests.benchmarks.byzantine import plots
+from tests.benchmarks.byzantine.cells import Cells, mean, reporting, select, worst
 from tests.benchmarks.byzantine.experiment import ABSENT, NOBODY, RULES, SELECTING, TRIMMING
+from tests.benchmarks.byzantine.page import page
 
 SHARES = ("honest_lost", "liars_kept", "honest_flagged", "liars_flagged")
 COUNTS = ("excluded", "honest_excluded", "failed")
@@ -66,6 +67,9 @@ def _summary(cells: Cells, surroundings: Mapping[str, Any]) -> dict[str, Any]:
 
     def by_liars(of: Callable[[int], float | None]) -> dict[str, float | None]:
         return {f"f={number}": of(number) for number in liars}
+
+    def absent(number: int) -> float:
+        return mean(select(cells, "accuracy", attack=ABSENT, liars=number))
 
     def cost(rule: str, number: int) -> float:
         return round(fedavg - mean(select(cells, "accuracy", rule=rule, attack=NOBODY, liars=number)), 4)
