@@ -60,11 +60,15 @@ def _exact(changes: Matrix) -> Matrix:
     np.subtract(low, high, out=low)
     np.multiply(low, float(1 << BITS), out=low)
     np.rint(low, out=low)
-    products = both @ both.T
+    products = _products(both)
     mixed = products[:sites, sites:]
     scaled = products[:sites, :sites] + (mixed + mixed.T) * 2.0**-BITS + products[sites:, sites:] * 2.0 ** (-2 * BITS)
     exact: Matrix = np.ldexp(scaled, exponents[:, None] + exponents[None, :] - 2 * BITS)
     return exact
+
+
+def _products(rows: Matrix) -> Matrix:
+    return np.asarray(rows @ rows.T)
 
 
 def weighted(gram: Matrix, coefficients: Matrix) -> Matrix:
