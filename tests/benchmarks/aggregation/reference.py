@@ -39,7 +39,8 @@ def largest_error(output: Path, reference: Path) -> float:
             for start in range(0, found.size, PIECE):
                 piece = found[start : start + PIECE]
                 begin = offset + start
-                worst = max(worst, float(np.abs(piece - expected[begin : begin + piece.size]).max()))
+                error = np.abs(piece - expected[begin : begin + piece.size]).max()
+                worst = float(np.maximum(worst, error))  # max would lose what is not a number
             offset += found.size
     if offset != expected.size:
         raise RuntimeError(f"{output.name} holds {offset} values, {expected.size} were expected")
