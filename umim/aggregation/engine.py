@@ -6,7 +6,7 @@ the same inputs give the same bytes with any number of threads, in any order of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from umim.aggregation.mixing import nearest_neighbors, transformed
 from umim.aggregation.passes import Slice, TensorValues, lockstep, slices
 from umim.aggregation.updates import BadUpdateError, Update, UpdateReader, check_finite
 from umim.api.round import AggregationSpec
-from umim.artifacts.floats import FLOATS, SIZES
+from umim.artifacts.floats import FLOATS
 from umim.artifacts.layout import plan_layout, read_layout
 from umim.artifacts.sources import Source
 from umim.errors import ArtifactError
@@ -110,17 +110,19 @@ class Engine:
     def thresholds(self, density: float) -> Mapping[str, Matrix]:
         """See ``Cohort``. Holds whole tensors: one for each reading thread."""
         mapping = self._filtered[0] if self._filters else None
+        # Clipping scales each change by itself. Mixing is refused beside ties, see ``names``.
+        factors = [None] * len(self._updates) if mapping is None else np.diag(mapping).tolist()
         found: dict[str, Matrix] = {}
         with self._pools() as pools, self._opened(range(len(self._updates)), pools) as readers:
             for slot in self.layout.slots:
                 if slot.info.dtype in FLOATS and slot.elements:
                     piece = Slice(slot, 0, slot.elements)
-                    before = self._before.values(piece, bytearray(slot.elements * SIZES[slot.info.dtype]))
-                    found[slot.name] = np.array(list(pools.reading.map(_threshold(piece, before, density), readers)))
-        # A clipped change is a scaled one. Mixing is refused beside ties, see ``names``.
-        return found if mapping is None else {name: one * np.diag(mapping) for name, one in found.items()}
+                    before = self._before.values(piece, bytearray(piece.buffer_bytes))
+                    threshold = _threshold(piece, before, density)
+                    found[slot.name] = np.array(list(pools.reading.map(threshold, readers, factors)))
+        return found
 
-    def merged(self, plan: Combination | Reduction) -> Iterator[tuple[Slice, Array, Array]]:
+    def merged(self, plan: Combination | Reduction) -> Generator[tuple[Slice, Array, Array]]:
         """Yield the floating-point tensors in the order of the file, in pieces: the parent's values and the merged.
 
         The parent's are valid until the next piece is asked for, the merged until the next but one. Raises
@@ -249,9 +251,15 @@ def weight(spec: AggregationSpec, samples: int) -> int:
     return 1 if spec.byzantine or spec.weighting == "equal" else samples
 
 
-def _threshold(piece: Slice, before: Array, density: float) -> Callable[[UpdateReader], float]:
-    def of(reader: UpdateReader) -> float:
-        change = np.abs(reader.values(piece, bytearray(before.size * before.itemsize)) - before)
+def _threshold(piece: Slice, before: Array, density: float) -> Callable[[UpdateReader, float | None], float]:
+    def of(reader: UpdateReader, factor: float | None) -> float:
+        values = reader.values(piece, bytearray(piece.buffer_bytes))
+        with np.errstate(all="ignore"):  # what is not finite is looked for, and named
+            change = values - before
+            if factor is not None:
+                # Rounded as the merge does it: a change must not fall below its own threshold.
+                change = (change * change.dtype.type(factor) + before) - before
+        change = np.abs(change, out=change)
         check_finite(reader.update, piece.slot.name, change)
         place = change.size - max(1, round(density * change.size))
         return float(np.partition(change, place)[place])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,8 @@ def merge_files(
         behind = _Behind(stack.enter_context(ThreadPoolExecutor(1)))
         plain = optimiser is None and scale == 1
         step = None if optimiser is None else _Step(optimiser, _memories(optimiser, infos, folder, slots or {}, stack))
-        for piece, before, values in engine.merged(strategy.plan(engine)):
+        pieces = stack.enter_context(closing(engine.merged(strategy.plan(engine))))
+        for piece, before, values in pieces:
             behind.submit(model.write, piece, values if plain else _moved(piece, before, values, step, scale))
         behind.wait()
         model.finish()
@@ -73,8 +74,7 @@ def decode_file(parent: Source, update: Update, path: Path) -> Path:
     with writing_tensors(path, layout.infos, durable=False) as writer:
         model = _Model(writer, parent, layout)
         for piece in slices(writer.layout, 1):
-            size = SIZES[piece.slot.info.dtype] * (piece.stop - piece.start)
-            model.write(piece, reader.values(piece, bytearray(size)))
+            model.write(piece, reader.values(piece, bytearray(piece.buffer_bytes)))
         model.finish()
         reader.verify()
     return path

@@ -70,6 +70,11 @@ def check_strategy(spec: AggregationSpec) -> None:
     for name in sorted(WHOLE & set(spec.options)):
         if not spec.options[name].is_integer():
             raise ConfigError(f"spec.aggregation.options.{name}: {spec.options[name]} is not a whole number")
+    if spec.strategy == "ties" and spec.mixing != "none":
+        raise ConfigError(
+            f"spec.aggregation.mixing: {spec.mixing} is not allowed with strategy ties, which trims each update's own "
+            "changes; allowed: none"
+        )
     if spec.byzantine > 0 and spec.strategy not in NEEDS and spec.mixing == "none":
         raise ConfigError(
             f"spec.aggregation.byzantine: {spec.byzantine} is not allowed: {spec.strategy} is not robust without "

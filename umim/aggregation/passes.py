@@ -30,6 +30,11 @@ class Slice:
     stop: int
     """Index behind its last value."""
 
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes that its values take in a file, in any encoding: changes of 16-bit values are float32."""
+        return (self.stop - self.start) * max(4, SIZES[self.slot.info.dtype])
+
 
 class Reader(Protocol):
     """Reads values of one update in the order of the slices. One thread at a time uses a reader."""
@@ -58,7 +63,7 @@ def slices(layout: Layout, sites: int) -> Iterator[Slice]:
     """Yield the floating-point tensors of a model in the order of its file, cut for this number of sites."""
     for slot in layout.slots:
         if slot.info.dtype in FLOATS:
-            step = max(FEWEST_ELEMENTS, BUDGET_BYTES // (sites * SIZES[slot.info.dtype]))
+            step = max(FEWEST_ELEMENTS, BUDGET_BYTES // (sites * max(4, SIZES[slot.info.dtype])))
             for start in range(0, slot.elements, step):
                 yield Slice(slot, start, min(start + step, slot.elements))
 
@@ -92,10 +97,8 @@ def lockstep(
 
 
 def _read(reader: Reader, piece: Slice, buffers: list[bytearray], number: int) -> Array:
-    # A value takes at most 8 bytes, in any encoding.
-    needed = (piece.stop - piece.start) * min(8, SIZES[piece.slot.info.dtype])
-    if len(buffers[number]) < needed:
-        buffers[number] = bytearray(needed)
+    if len(buffers[number]) < piece.buffer_bytes:
+        buffers[number] = bytearray(piece.buffer_bytes)
     return reader.values(piece, buffers[number])
 
 

@@ -40,6 +40,7 @@ def test_an_unknown_strategy_is_named_with_what_is_allowed() -> None:
             {"strategy": "geometric-median", "options": {"iterations": 1.5}},
             "options.iterations: 1.5 is not a whole number",
         ),
+        ({"strategy": "ties", "mixing": "nearest-neighbors"}, "mixing: nearest-neighbors is not allowed with strategy"),
         ({"byzantine": 1}, "byzantine: 1 is not allowed: fedavg is not robust without spec.aggregation.mixing"),
     ],
 )
