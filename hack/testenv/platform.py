@@ -71,8 +71,15 @@ class Platform:
         if credentials is None:
             root = self.secret(SYSTEM, "umim-minio")
             credentials = S3Credentials(access_key=root["rootUser"], secret_key=SecretStr(root["rootPassword"]))
+        return MinioStore.from_settings(self.store_settings(credentials))
+
+    def store_settings(self, credentials: S3Credentials | None = None) -> StoreSettings:
+        """Return how the object store is reached from the host; by default with the operator's rights."""
+        if credentials is None:
+            keys = self.secret(SYSTEM, "umim-object-store")
+            credentials = S3Credentials(access_key=keys["accessKey"], secret_key=SecretStr(keys["secretKey"]))
         endpoint = f"http://{self._address('umim-minio')}:9000"
-        return MinioStore.from_settings(StoreSettings(endpoint=endpoint, bucket=BUCKET, credentials=credentials))
+        return StoreSettings(endpoint=endpoint, bucket=BUCKET, credentials=credentials)
 
     def redis(self) -> redis.Redis:
         """Return Redis, reached from the host, with the operator's rights."""
