@@ -111,7 +111,9 @@ class Engine:
         """See ``Cohort``. Holds whole tensors: one for each reading thread."""
         mapping = self._filtered[0] if self._filters else None
         # Clipping scales each change by itself. Mixing is refused beside ties, see ``names``.
-        factors = [None] * len(self._updates) if mapping is None else np.diag(mapping).tolist()
+        factors: list[float | None] = [None] * len(self._updates)
+        if mapping is not None:
+            factors = [float(one) for one in np.diag(mapping)]
         found: dict[str, Matrix] = {}
         with self._pools() as pools, self._opened(range(len(self._updates)), pools) as readers:
             for slot in self.layout.slots:
@@ -138,10 +140,9 @@ class Engine:
             reduce = self._combination(chosen, [float(coefficients[number]) for number in chosen])
         else:
             reduce = self._columns(plan, mapping)
-        for piece, before, values, done in self._each_slice(reduce, chosen):
-            for _ in done:
-                pass
-            yield piece, before, values
+        with closing(self._each_slice(reduce, chosen)) as each:
+            for piece, before, values, _ in each:
+                yield piece, before, values
 
     def _combination(self, chosen: Sequence[int], coefficients: Sequence[float]) -> Callable[[Part, Array], None]:
         updates = [self._updates[number] for number in chosen]
@@ -177,7 +178,7 @@ class Engine:
 
     def _each_slice(
         self, work: Callable[[Part, Array], T], chosen: Sequence[int]
-    ) -> Iterator[tuple[Slice, Array, Array, Iterator[T]]]:
+    ) -> Generator[tuple[Slice, Array, Array, list[T]]]:
         """Yield every slice, the parent's values, an array as large, and in order what ``work`` makes of the chunks.
 
         ``work`` may write to its part of the array, which is used again for the next slice but one.
@@ -202,7 +203,8 @@ class Engine:
                     share = -(-len(starts) // self._threads.reducing)
                     shares = [starts[first : first + share] for first in range(0, len(starts), share)]
                     tasks = [pools.reducing.submit(reduce, one, piece.slot.name, parent, values, out) for one in shares]
-                    yield piece, parent, out, (result for task in tasks for result in task.result())
+                    # Here and not where they are used: what a task raises must pass ``_opened``.
+                    yield piece, parent, out, [result for task in tasks for result in task.result()]
 
     @property
     def _filters(self) -> bool:
