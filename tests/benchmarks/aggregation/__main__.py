@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.aggregation import report
-from tests.benchmarks.aggregation.measure import ROOT, Laboratory, load_records, run_all
-from tests.benchmarks.aggregation.plan import PROFILES
+from tests.benchmarks.aggregation.measure import ROOT, Laboratory, load_records, run_pass
+from tests.benchmarks.aggregation.plan import PROFILES, Profile
 from tests.benchmarks.aggregation.venvs import PACKAGES, Environment, make_environment
 from tests.benchmarks.learning.runs import processor
 from umim.artifacts.manifests import software_versions
@@ -34,22 +34,29 @@ def main() -> int:
     versions = software_versions(SOFTWARE)
     records = arguments.work / "records" / _digest(versions, environments) / profile.name
     records.mkdir(parents=True, exist_ok=True)
-    work = arguments.work / "work" / profile.name
-    if not arguments.report_only:
-        print(f"aggregation benchmark, {profile.name}; results in {records}", flush=True)
-        run_all(profile, Laboratory(arguments.work / "inputs", work, records, environments))
-        shutil.rmtree(work, ignore_errors=True)
     surroundings = {
         "profile": profile.name,
         "software": {**versions, "python": platform.python_version()},
         "peers": {name: {"versions": one.versions, "problem": one.problem} for name, one in environments.items()},
         "hardware": {"processor": processor().get("model name", platform.processor()), "cores": os.cpu_count()},
     }
-    found = report.result(profile, load_records(records), surroundings)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    report.write(found, arguments.out)
-    print(json.dumps(found["summary"]))
+    work = arguments.work / "work" / profile.name
+    laboratory = Laboratory(arguments.work / "inputs", work, records, environments)
+    print(f"aggregation benchmark, {profile.name}; results in {records}", flush=True)
+    for repeat in () if arguments.report_only else range(profile.repeats):
+        run_pass(profile, laboratory, repeat)
+        _report(profile, records, surroundings, arguments.out)
+    shutil.rmtree(work, ignore_errors=True)
+    print(json.dumps(_report(profile, records, surroundings, arguments.out)["summary"]))
     return 0
+
+
+def _report(profile: Profile, records: Path, surroundings: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Write the report of all measurements so far and return it."""
+    found = report.result(profile, load_records(records), surroundings)
+    out.mkdir(parents=True, exist_ok=True)
+    report.write(found, out)
+    return found
 
 
 def _arguments() -> argparse.Namespace:

@@ -46,17 +46,15 @@ def load_records(folder: Path) -> list[Record]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def run_all(profile: Profile, laboratory: Laboratory) -> None:
-    """Measure what is missing. The contenders of a group take turns, so that all meet the same machine."""
+def run_pass(profile: Profile, laboratory: Laboratory, repeat: int) -> None:
+    """Measure what is missing once. The contenders of a group follow each other, so that all meet the same machine."""
     systems = [name for name in MODULES if name not in laboratory.environments] + [
         name for name, one in laboratory.environments.items() if not one.problem
     ]
     for group in profile.all_groups():
-        contenders = list(group.contenders(systems))
-        for repeat in range(profile.repeats):
-            for contender in contenders:
-                if _is_due(group, contender, repeat, laboratory):
-                    _measure(group, contender, repeat, laboratory, profile)
+        for contender in group.contenders(systems):
+            if _is_due(group, contender, repeat, laboratory):
+                _measure(group, contender, repeat, laboratory, profile)
 
 
 def _is_due(group: Group, contender: Contender, repeat: int, laboratory: Laboratory) -> bool:

@@ -66,6 +66,7 @@ def _row(system: str, path: str, records: Records) -> Row:
         "path": path,
         "seconds": statistics.median(record["seconds"] for record in good) if good else None,
         "seconds_of_each": [record["seconds"] for record in good],
+        "cpu_seconds": statistics.median(record["cpu_seconds"] for record in good) if good else None,
         "peak_bytes": max((record["peak_bytes"] for record in good), default=None),
         "peak_bytes_above_start": max((record["peak_bytes"] - record["before_bytes"] for record in good), default=None),
         "largest_error": next((record["largest_error"] for record in good if "largest_error" in record), None),
@@ -174,6 +175,7 @@ def _method(found: Mapping[str, Any]) -> list[str]:
         "- *File to file*: from safetensors files to a safetensors file, without waiting for the disk. All peers use "
         "the safetensors library; a peer that takes one update after another gets them so. Starting the process and "
         "its imports is not timed.",
+        "- *Of the processor*: seconds summed over the threads of the process, which wait for nobody.",
         "- Memory is the peak of resident memory of the process while it works; *above* is over what was resident "
         "before, which in memory includes all updates.",
         "- The error is the largest absolute difference from the same rule in float64.",
@@ -191,20 +193,16 @@ def _table(group: Mapping[str, Any]) -> list[str]:
     title = f"{rule} of {group['count']} updates of {group['architecture']}, {TITLES[group['mode']]}"
     if group["rule"] in ("trimmed-mean", "krum"):
         title += f", byzantine {group['byzantine']}"
-    lines = [
-        f"## {title}",
-        "",
-        "| | seconds | peak GB | above GB | largest error |",
-        "|---|---|---|---|---|",
-    ]
+    lines = [f"## {title}", ""]
+    lines += ["| | seconds | of the processor | peak GB | above GB | largest error |", "|---|---|---|---|---|---|"]
     for row in group["rows"]:
         name = f"{row['system']} {row['path']}"
         if row["seconds"] is None:
-            lines.append(f"| {name} | {row['problem']} | | | |")
+            lines.append(f"| {name} | {row['problem']} | | | | |")
             continue
         error = "" if row["largest_error"] is None else f"{row['largest_error']:.1e}"
         peaks = f"{row['peak_bytes'] / 1e9:.2f} | {row['peak_bytes_above_start'] / 1e9:.2f}"
-        lines.append(f"| {name} | {row['seconds']:.3g} | {peaks} | {error} |")
+        lines.append(f"| {name} | {row['seconds']:.3g} | {row['cpu_seconds']:.3g} | {peaks} | {error} |")
     return [*lines, ""]
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from tests.benchmarks.aggregation import report
 from tests.benchmarks.aggregation.inputs import Inputs, make_inputs
-from tests.benchmarks.aggregation.measure import Laboratory, load_records, run_all
+from tests.benchmarks.aggregation.measure import Laboratory, load_records, run_pass
 from tests.benchmarks.aggregation.plan import LIMIT, OURS, PROFILES, Group, Profile
 from tests.benchmarks.aggregation.reference import largest_error, write_reference
 from tests.benchmarks.aggregation.venvs import Environment
@@ -39,7 +39,14 @@ KEYS = {
 
 def record(system: str, path: str, rule: str, mode: str, seconds: float, **more: Any) -> dict[str, Any]:
     about = {"architecture": NETWORK, "count": 4, "rule": rule, "mode": mode, "growth": False}
-    result = {"repeat": 0, "seconds": seconds, "peak_bytes": 100, "before_bytes": 40, "largest_error": 1e-8}
+    result = {
+        "repeat": 0,
+        "seconds": seconds,
+        "cpu_seconds": 1.0,
+        "peak_bytes": 100,
+        "before_bytes": 40,
+        "largest_error": 1e-8,
+    }
     return {**about, "system": system, "path": path, **result, **more}
 
 
@@ -157,7 +164,7 @@ def test_our_side_is_measured_and_right_and_is_not_measured_twice(
     records.mkdir()
     absent = {name: Environment(tmp_path, {}, "not installed") for name in ("flwr", "nvflare", "openfl")}
     laboratory = Laboratory(tmp_path / "inputs", tmp_path / "work", records, absent)
-    run_all(profile, laboratory)
+    run_pass(profile, laboratory, 0)
     found = {(one["path"], one["count"]): one for one in load_records(records)}
     of_four = {(path, 4) for path in ("unverified", "verified", "sha256", "cat", "engine")}
     assert found.keys() == of_four | {("verified", 5)}
@@ -165,5 +172,5 @@ def test_our_side_is_measured_and_right_and_is_not_measured_twice(
     assert all(found[path, 4]["largest_error"] < 1e-7 for path in ("unverified", "verified", "engine"))
     assert all(one["peak_bytes"] >= one["before_bytes"] > 0 for one in found.values())
     capfd.readouterr()
-    run_all(profile, laboratory)
+    run_pass(profile, laboratory, 0)
     assert capfd.readouterr().out == ""

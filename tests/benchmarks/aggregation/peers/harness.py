@@ -74,13 +74,18 @@ def run(peers: Mapping[tuple[str, str], Peer]) -> None:
 
 
 def report(work: Callable[[], object]) -> None:
-    """Do the work; print its seconds, the peak of resident memory meanwhile and what was resident before, in bytes."""
+    """Do the work and print its figures as JSON.
+
+    They are seconds, the processor's seconds (of all threads of this process), the peak of resident memory meanwhile
+    and what was resident before, in bytes.
+    """
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _resident("VmRSS")
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     work()
-    seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "peak_bytes": _resident("VmHWM"), "before_bytes": before}), flush=True)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    found = {"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": _resident("VmHWM"), "before_bytes": before}
+    print(json.dumps(found), flush=True)
 
 
 def float32(tensor: Any) -> NDArray[np.float32]:
