@@ -11,7 +11,7 @@ export REGISTRY
 
 .PHONY: help
 help: ## List the targets.
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: python ## Set everything up and run one round over three hospitals; prints the result.
@@ -68,6 +68,11 @@ benchmark-training: python ## Time the training loop against a plain loop of tim
 benchmark-aggregation: python ## Time the aggregation against flwr, nvflare and openfl; QUICK=1 for a small trial.
 	@python3 -m hack.venv dev
 	@$(BIN)/python -m tests.benchmarks.aggregation $(if $(QUICK),--quick,--out docs/benchmarks)
+
+.PHONY: benchmark-aggregation-pod
+benchmark-aggregation-pod: python ## Merge 64 updates of ViT-B in a Pod of 1 GiB on the embedded cluster; ENCODING=bf16 halves the disk.
+	@python3 -m hack.venv dev
+	@$(BIN)/python -m tests.benchmarks.aggregation_pod --encoding $(or $(ENCODING),full) --out docs/benchmarks
 
 .PHONY: images
 images: python ## Build the container images and load them into the embedded cluster.

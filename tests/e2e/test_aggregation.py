@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from hack.testenv.aggregations import Aggregation, committed, peak_memory, samples_of
 from hack.testenv.hospitals import Site
@@ -23,6 +24,7 @@ from umim.api.round import AggregationSpec
 from umim.artifacts.encodings import decode
 
 Object = dict[str, Any]
+Values = NDArray[Any]
 CLIP_NORM = 0.05
 ROBUST = {"strategy": "trimmed-mean", "byzantine": 1, "clipNorm": CLIP_NORM, "encoding": {"format": "int8"}}
 ARCHITECTURE, UPDATES, MEMORY = "vit_base_patch16_224", 8, "1Gi"
@@ -57,7 +59,7 @@ def test_a_robust_round_over_int8_updates_is_the_median_of_three_clipped_changes
         np.testing.assert_allclose(value, parent[name] + np.median(clipped, axis=0), rtol=1e-6, atol=1e-7)
 
 
-def _change(file: dict[str, np.ndarray], name: str, parent: np.ndarray) -> np.ndarray:
+def _change(file: dict[str, Values], name: str, parent: Values) -> Values:
     """Return what a site changed in a tensor, as float64."""
     entries = {key: file[key].tobytes() for key in (name, f"{name}.scale")}
     views = {key: memoryview(value) for key, value in entries.items()}
@@ -150,6 +152,6 @@ def test_an_undisturbed_aggregator_publishes_the_digest_of_the_disturbed_ones(
     assert result.model_digest == doubled["result"].model_digest
 
 
-def _tensor(path: Path, name: str) -> np.ndarray:
+def _tensor(path: Path, name: str) -> Values:
     with safetensors.safe_open(path, "numpy") as file:
         return np.asarray(file.get_tensor(name), np.float64)
