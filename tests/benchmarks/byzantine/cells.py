@@ -22,12 +22,15 @@ def mean(values: Sequence[float]) -> float:
     return round(math.fsum(values) / len(values), 4)
 
 
-def worst(cells: Cells, rule: str, liars: int) -> float | None:
-    """Return a rule's least accuracy over the attacks and alphas. None where an attack leaves no model at all."""
-    found = [cell for cell in cells if cell["rule"] == rule and cell["liars"] == liars and cell["attack"] in ATTACKS]
-    if any(cell["accuracy"] is None for cell in found):
-        return None
-    return float(min(cell["accuracy"] for cell in found))
+def worst(cells: Cells, rule: str, liars: int) -> float:
+    """Return the least accuracy of a model of a rule over the attacks and alphas."""
+    attacked = [cell for cell in cells if cell["attack"] in ATTACKS]
+    return min(select(attacked, "accuracy", rule=rule, liars=liars))
+
+
+def without_model(cells: Cells, liars: int) -> list[str]:
+    """Return the rules that have no model at all under some attack."""
+    return sorted({cell["rule"] for cell in cells if cell["liars"] == liars and cell["accuracy"] is None})
 
 
 def reporting(cells: Cells) -> Cells:

@@ -54,8 +54,8 @@ def _setting(found: Found) -> Iterator[str]:
     without = summary["fedavg_without_the_liars"]
     yield (
         f"Without any attack fedavg reaches {_percent(summary['fedavg_without_attack'])} %. The honest sites alone "
-        f"reach {', '.join(f'{_percent(value)} % ({liars})' for liars, value in without.items())}: more than that "
-        "nobody can expect of a rule under attack."
+        f"reach {', '.join(f'{_percent(value)} % ({liars})' for liars, value in without.items())}: that is what a rule "
+        "under attack is measured by. Scaled changes point where honest ones do: once they are clipped, they help."
     )
     yield ""
 
@@ -66,8 +66,8 @@ def _overview(found: Found) -> Iterator[str]:
     yield ""
     yield (
         "Cost: how many points of accuracy below fedavg when nobody attacks but the rule expects f liars, mean over "
-        "both divisions. Worst: the least accuracy over all attacks and both divisions. No model: under one attack "
-        "every round fails, see below."
+        "both divisions. Worst: the least accuracy of a model over all attacks and both divisions. No model: under "
+        "another attack every round fails, see below."
     )
     yield ""
     names = [f"f={liars}" for liars in found["liars"]]
@@ -75,8 +75,16 @@ def _overview(found: Found) -> Iterator[str]:
     yield _ruler(1 + 2 * len(names))
     for rule in RULES:
         cost, least = summary["cost_without_attack"][rule], summary["worst_accuracy"][rule]
-        yield _row([rule, *(f"{100 * cost[name]:+.1f}" for name in names), *(_percent(least[name]) for name in names)])
+        ends = (
+            f"{_percent(least[name])}{', or no model' if rule in summary['no_model'][name] else ''}" for name in names
+        )
+        yield _row([rule, *(f"{100 * cost[name]:+.1f}" for name in names), *ends])
     yield ""
+    if any(summary["no_model"].values()):
+        yield from _no_model()
+
+
+def _no_model() -> Iterator[str]:
     yield (
         "No model: an update that is not a number is excluded, and counts no more as one of the sites that krum and "
         "multi-krum need, 2 f + 3. With f = 2 of 8 sites they need 7, and 6 are left. The round fails, the last model "
@@ -150,7 +158,7 @@ def _surroundings(found: Found) -> Iterator[str]:
     software = ", ".join(f"{name} {version}" for name, version in found["software"].items())
     yield "## Surroundings"
     yield ""
-    yield f"{found['hardware']['processor']}, one thread, {found['seconds']} s for everything. {software}."
+    yield f"{found['hardware']['processor']}, one thread, {found['cpu_seconds']} s of its time for everything. {software}."
     yield ""
 
 

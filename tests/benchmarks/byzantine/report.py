@@ -7,16 +7,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.benchmarks.byzantine import plots
-from tests.benchmarks.byzantine.cells import Cells, mean, reporting, select, worst
+from tests.benchmarks.byzantine.cells import Cells, mean, reporting, select, without_model, worst
 from tests.benchmarks.byzantine.experiment import ABSENT, NOBODY, RULES, SELECTING, TRIMMING
 from tests.benchmarks.byzantine.page import page
 
 SHARES = ("honest_lost", "liars_kept", "honest_flagged", "liars_flagged")
 COUNTS = ("excluded", "honest_excluded", "failed")
 
+T = TypeVar("T")
 Records = Sequence[Mapping[str, Any]]
 Key = tuple[float, int, str, str]
 
@@ -65,7 +66,7 @@ def _summary(cells: Cells, surroundings: Mapping[str, Any]) -> dict[str, Any]:
     liars = surroundings["liars"]
     fedavg = mean(select(cells, "accuracy", rule="fedavg", attack=NOBODY))
 
-    def by_liars(of: Callable[[int], float | None]) -> dict[str, float | None]:
+    def by_liars(of: Callable[[int], T]) -> dict[str, T]:
         return {f"f={number}": of(number) for number in liars}
 
     def absent(number: int) -> float:
@@ -84,6 +85,7 @@ def _summary(cells: Cells, surroundings: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "cost_without_attack": {rule: by_liars(partial(cost, rule)) for rule in RULES},
         "worst_accuracy": {rule: by_liars(partial(worst, cells, rule)) for rule in RULES},
+        "no_model": by_liars(partial(without_model, cells)),
         "honest_lost_without_attack": {rule: by_liars(partial(lost, rule)) for rule in (*SELECTING, TRIMMING)},
         "honest_flagged_without_attack": mean(select(reporting(cells), "honest_flagged", attack=NOBODY)),
     }
