@@ -74,6 +74,11 @@ benchmark-aggregation-pod: python ## Merge 64 updates of ViT-B in a Pod of 1 GiB
 	@python3 -m hack.venv dev
 	@$(BIN)/python -m tests.benchmarks.aggregation_pod --encoding $(or $(ENCODING),full) --out docs/benchmarks
 
+.PHONY: benchmark-byzantine
+benchmark-byzantine: python ## Show what lying sites do to each rule of the aggregation.
+	@python3 -m hack.venv dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.byzantine
+
 .PHONY: images
 images: python ## Build the container images and load them into the embedded cluster.
 	@python3 -m hack.images build

@@ -158,7 +158,8 @@ def _surroundings(found: Found) -> Iterator[str]:
     software = ", ".join(f"{name} {version}" for name, version in found["software"].items())
     yield "## Surroundings"
     yield ""
-    yield f"{found['hardware']['processor']}, one thread, {found['cpu_seconds']} s of its time for everything. {software}."
+    hardware = f"{found['hardware']['processor']}, one thread, {found['cpu_seconds']} s of its time for everything"
+    yield f"{hardware}. {software}."
     yield ""
 
 
