@@ -41,14 +41,16 @@ def values_of(raw: memoryview, dtype: str) -> Array:
 
 
 def bytes_of(values: Array, dtype: str) -> memoryview:
-    """Return finite values as bytes of a type, rounded to nearest even. The inverse of ``values_of``."""
-    if dtype == "BF16":
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-        rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
-        return _bytes(rounded.astype("<u2"))
-    kind = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]
+    """Return values that are not NaN as bytes of a type, rounded to nearest even. The inverse of ``values_of``.
+
+    Values outside the type's range become infinite. float64 goes to BF16 by way of float32.
+    """
     with np.errstate(over="ignore"):  # infinities are found by whoever asked for finite values
-        return _bytes(np.ascontiguousarray(values, kind))
+        if dtype == "BF16":
+            bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+            rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
+            return _bytes(rounded.astype("<u2"))
+        return _bytes(np.ascontiguousarray(values, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]))
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:

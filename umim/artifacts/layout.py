@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from umim.api.artifacts import TensorInfo
 from umim.artifacts.floats import SIZES
@@ -23,9 +23,13 @@ NOTE = "umim"
 LENGTH_BYTES = 8
 MOST_HEADER_BYTES = 16 << 20
 """A header of a hundred thousand tensors is smaller."""
+MOST_BRACKETS = 400_000
+"""Most ``{`` and ``[`` in a header: above a hundred thousand tensors need. An empty one is 3 bytes of JSON, 60 here."""
+MOST_ERROR_CHARACTERS = 500
+"""Length at which an error's text is cut: it may quote the file, and goes into the round's status."""
 
+_METADATA = "__metadata__"
 _RANKS = {dtype: rank for rank, dtype in enumerate(SIZES)}
-_METADATA = TypeAdapter(dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,12 @@ def plan_layout(infos: dict[str, TensorInfo], note: str | None) -> tuple[Layout,
     """Return where safetensors puts these tensors, and the file's bytes before them.
 
     It ranks the types, large ones first, and sorts by name within a type, so that equal tensors give equal files.
+    Raises ValueError for a tensor with the name of the metadata, and for names and notes that are not Unicode.
     """
+    if _METADATA in infos:
+        raise ValueError(f"no tensor may be named {_METADATA}: safetensors keeps its metadata there")
     names = sorted(infos, key=lambda name: (-_RANKS[infos[name].dtype], name.encode()))
-    header: dict[str, Any] = {} if note is None else {"__metadata__": {NOTE: note}}
+    header: dict[str, Any] = {} if note is None else {_METADATA: {NOTE: note}}
     offset, offsets = 0, {}
     for name in names:
         size = _size(infos[name])
@@ -108,17 +115,35 @@ def read_layout(source: Source, what: str) -> Layout:
             "bytes are allowed: no safetensors file"
         )
     raw = bytes(source.read(LENGTH_BYTES, length, bytearray(length)))
+    start = LENGTH_BYTES + length
     try:
-        entries = json.loads(raw, object_pairs_hook=_once)
-        if not isinstance(entries, dict):
-            raise ValueError("it is no object")
-        note = _METADATA.validate_python(entries.pop("__metadata__", {})).get(NOTE)
-        slots = [_slot(name, entry, LENGTH_BYTES + length) for name, entry in entries.items()]
+        entries = _entries(raw)
+        note = _note(entries.pop(_METADATA, {}))
+        slots = [_slot(name, entry, start) for name, entry in entries.items()]
+        slots.sort(key=lambda slot: (slot.start, slot.stop))
+        _check_contiguous(slots, start, source.size)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{what} has no readable safetensors header: {_first(error)}") from error
-    slots.sort(key=lambda slot: (slot.start, slot.stop))
-    _check_contiguous(slots, LENGTH_BYTES + length, source.size, what)
-    return Layout(tuple(slots), note, LENGTH_BYTES + length)
+        reason = str(error)[:MOST_ERROR_CHARACTERS]
+        raise ArtifactError(f"{what} has no readable safetensors header: {reason}") from error
+    return Layout(tuple(slots), note, start)
+
+
+def _entries(raw: bytes) -> dict[str, Any]:
+    brackets = raw.count(b"{") + raw.count(b"[")
+    if brackets > MOST_BRACKETS:
+        raise ValueError(f"it has {brackets} brackets, at most {MOST_BRACKETS} are allowed")
+    if not raw.startswith(b"{"):
+        raise ValueError(f"it starts with {raw[:8]!r}, not with an object")
+    entries: dict[str, Any] = json.loads(raw.decode(), object_pairs_hook=_once)
+    return entries
+
+
+def _note(metadata: Any) -> str | None:
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError(f"{_METADATA} is {metadata!r}, an object of strings is allowed")
+    for text in (*metadata, *metadata.values()):
+        _check_text(text)
+    return metadata.get(NOTE)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -128,36 +153,45 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{text!r} is not Unicode: JSON can name half a character, UTF-8 cannot") from error
+
+
 def _slot(name: str, entry: Any, base: int) -> TensorSlot:
+    _check_text(name)
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name!r} needs dtype, shape and data_offsets")
-    offsets = entry["data_offsets"]
-    if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(one) is int for one in offsets)):
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not (_integers(offsets) and len(offsets) == 2):
         raise ValueError(f"tensor {name!r}: data_offsets {offsets!r} are not two integers")
     try:
-        info = TensorInfo.model_validate({"shape": entry["shape"], "dtype": entry["dtype"]})
+        info = TensorInfo.model_validate({"shape": shape if _integers(shape) else None, "dtype": dtype})
     except ValidationError as error:
         raise ValueError(
-            f"tensor {name} has type {entry['dtype']} and shape {entry['shape']}; allowed are BOOL, U8-U64, I8-I64, "
-            "F16, F32, F64 and BF16 with at most 16 dimensions"
+            f"tensor {name!r} has type {dtype!r} and shape {shape!r}; allowed are BOOL, U8-U64, I8-I64, F16, F32, F64 "
+            "and BF16 with at most 16 dimensions"
         ) from error
     if offsets[1] - offsets[0] != _size(info):
         raise ValueError(f"tensor {name!r} takes {offsets[1] - offsets[0]} bytes, its shape and type {_size(info)}")
     return TensorSlot(name, info, base + offsets[0], base + offsets[1])
 
 
+def _integers(found: Any) -> bool:
+    """Whether it is a list of whole numbers below 2**63. Python takes true for 1."""
+    return isinstance(found, list) and all(type(one) is int and abs(one) < 1 << 63 for one in found)
+
+
 def _size(info: TensorInfo) -> int:
     return math.prod(info.shape) * SIZES[info.dtype]
 
 
-def _check_contiguous(slots: list[TensorSlot], start: int, size: int, what: str) -> None:
+def _check_contiguous(slots: list[TensorSlot], start: int, size: int) -> None:
     for slot in slots:
         if slot.start != start:
-            raise ArtifactError(f"{what}: tensor {slot.name} starts at byte {slot.start}, {start} was expected")
+            raise ValueError(f"tensor {slot.name!r} starts at byte {slot.start}, {start} was expected")
         start = slot.stop
     if start != size:
-        raise ArtifactError(f"{what} has {size} bytes, its header says {start}")
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"the file has {size} bytes, its header says {start}")

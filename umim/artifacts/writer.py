@@ -112,7 +112,8 @@ def write_safetensors(tensors: Mapping[str, torch.Tensor], path: Path, note: str
     with writing_tensors(path, infos, note) as writer:
         for slot in writer.layout.slots:
             plain = tensors[slot.name].detach().to("cpu").contiguous()
-            writer.write(slot.name, plain.reshape(-1).view(torch.uint8).numpy().data)
+            if slot.elements:  # torch cannot view an empty tensor of stride 0 as bytes
+                writer.write(slot.name, plain.reshape(-1).view(torch.uint8).numpy().data)
     return writer.written
 
 
