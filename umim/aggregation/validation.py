@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,20 +15,24 @@ from umim.api.artifacts import (
     ExclusionReason,
     HeadExclusion,
     ModelManifest,
+    TensorInfo,
     TensorsFile,
     UpdateManifest,
 )
 from umim.api.jobs import AggregateJobConfig, UpdateReference
 from umim.api.round import EncodingSpec
 from umim.artifacts.encodings import encoded_infos
+from umim.artifacts.layout import tensor_bytes
 from umim.artifacts.manifests import ManifestError, read_update_manifest
 from umim.artifacts.models import check_tensors
 from umim.artifacts.store import ObjectStore
 from umim.artifacts.tensors import open_safetensors
 from umim.errors import ArtifactError, ConfigError
 
+Infos = Mapping[str, TensorInfo]
+
 HEADER_ALLOWANCE_BYTES = 1 << 20
-"""An update has the parent's tensors, so it is as large as the parent but for its header."""
+"""The tensors of an update are known, so that only its header's size is not."""
 
 
 class ExcludedError(Exception):
@@ -58,8 +62,8 @@ def receive_update(
     try:
         manifest = _manifest(store, config.round_uid, reference)
         _check_manifest(manifest, config, reference)
-        _check_described(manifest, parent, config.aggregation.encoding)
-        size_bytes = _check_size(store, manifest.file.key, parent)
+        expected = _check_described(manifest, parent, config.aggregation.encoding)
+        size_bytes = _check_size(store, manifest.file.key, tensor_bytes(expected))
     except ExcludedError as bad:
         return Exclusion(site=reference.site, reason=bad.reason, message=str(bad))
     head = _collect_head(store, config, parent, manifest, reference, folder)
@@ -121,27 +125,29 @@ def _expect(reason: ExclusionReason, field: str, found: object, expected: object
         raise ExcludedError(reason, f"{field} is {found}, it must be {expected}")
 
 
-def _check_described(manifest: UpdateManifest, parent: ModelManifest, encoding: EncodingSpec) -> None:
+def _check_described(manifest: UpdateManifest, parent: ModelManifest, encoding: EncodingSpec) -> Infos:
+    """Return what the update's file must hold."""
     try:
         expected = encoded_infos(parent.file.tensors, encoding.format, encoding.kept)
         check_tensors(manifest.file.tensors, expected, "the update", expectation(encoding))
     except ArtifactError as error:
         raise ExcludedError("TensorsMismatch", str(error)) from error
+    return expected
 
 
-def _check_size(store: ObjectStore, key: str, parent: ModelManifest) -> int:
-    """Return the size in bytes of an object that a manifest names."""
+def _check_size(store: ObjectStore, key: str, tensors: int) -> int:
+    """Return the size in bytes of an object that a manifest names. ``tensors``: bytes that its tensors may take."""
     info = store.stat(key)
     if info is None:
         raise ExcludedError("ManifestInvalid", f"the manifest names {key}, which does not exist")
-    limit = parent.file.size_bytes + HEADER_ALLOWANCE_BYTES
+    limit = tensors + HEADER_ALLOWANCE_BYTES
     if info.size_bytes > limit:
         raise ExcludedError("TooLarge", f"{key} has {info.size_bytes} bytes, at most {limit} are allowed")
     return info.size_bytes
 
 
 def _fetch_head(store: ObjectStore, file: TensorsFile, parent: ModelManifest, path: Path) -> None:
-    _check_size(store, file.key, parent)
+    _check_size(store, file.key, tensor_bytes(parent.file.tensors))
     digest = store.download(file.key, path)
     if digest != file.digest:
         raise ExcludedError("DigestMismatch", f"{file.key} has sha256 {digest}, file.digest is {file.digest}")
