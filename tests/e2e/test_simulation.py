@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
+from numpy.typing import NDArray
 
 from hack.testenv.campaigns import Campaign, federation_body, stage
 from hack.testenv.handle import SECONDS
@@ -19,10 +22,22 @@ from hack.testenv.rounds import Round
 from hack.testenv.volumes import federation_volume
 from hack.testenv.waiting import wait_until
 from umim import contract
+from umim.api.base import ModelReference
+from umim.artifacts.models import fetch_parts
+from umim.artifacts.parts import read_parts
+from umim.models.state import ModelState
 
 Object = dict[str, Any]
 CLAIM = "simulation"
 POD = "simulation"
+BETA2 = 0.9
+ADAM = {
+    "strategy": "fedadam",
+    "options": {"serverLearningRate": 0.001, "beta2": BETA2},
+    "encoding": {"format": "int8"},
+    "scales": [0.5, 1.0],
+}
+"""The server's optimiser and what the encoding lost go from round to round."""
 OWN_ENVIRONMENT = (contract.ENV_CONFIG, contract.ENV_TRACEPARENT)
 SCRIPT = f"""
 import json, os
@@ -43,16 +58,16 @@ print(json.dumps(result.to_dict()))
 """
 
 
-@pytest.fixture
-def volume(platform: Platform, tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def volume(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the server's images that is the claim ``simulation`` of the federation."""
-    folder = tmp_path / "volume"
+    folder = tmp_path_factory.mktemp("simulation") / "volume"
     write_textures(folder / "pool.npz", 24, seed=9)
     with federation_volume(platform, CLAIM, folder):
         yield folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def in_cluster(platform: Platform, volume: Path, sites: tuple[Site, Site, Site]) -> Iterator[Campaign]:
     """A campaign of two stages with all that the server can do, by the operator."""
     first, second, _ = sites
@@ -63,7 +78,7 @@ def in_cluster(platform: Platform, volume: Path, sites: tuple[Site, Site, Site])
         pretraining={"epochs": 1, "batchSize": 8},
         serverDataset={"claimName": CLAIM, "path": "pool.npz", "format": "npz", "task": "none"},
         training={"epochs": 2, "batchSize": 8, "seed": 1, "objective": "supervised+mim"},
-        aggregation={"scales": [0.5, 1.0]},
+        aggregation=ADAM,
         distillation={"epochs": 1, "batchSize": 8},
     )
     made = Campaign.create(platform, body)
@@ -90,6 +105,27 @@ def test_a_simulated_campaign_gives_the_clusters_models(
         simulated["rounds"][-1]["models"][-1]["spec"]["metrics"]["server_mim_loss"]
         == (spec["metrics"]["server_mim_loss"])
     )
+
+
+def test_the_servers_optimiser_goes_on_in_the_next_round(
+    platform: Platform, in_cluster: Campaign, tmp_path: Path
+) -> None:
+    first, second = (_second_moment(platform, made, tmp_path / made.name) for made in in_cluster.rounds)
+    assert first.keys() == second.keys() != set()
+    for name, value in first.items():
+        assert np.any(value > 0), f"{name} has not changed in the first round"
+        assert np.all(second[name] >= value * np.float32(BETA2) * (1 - 1e-6)), (
+            f"{name} did not start from the round before"
+        )
+
+
+def _second_moment(platform: Platform, made: Round, path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return what Adam remembers of the squared changes, from the store."""
+    reference = ModelReference.model_validate(made.status["globalModel"])
+    assert fetch_parts(platform.store(), reference, path)
+    slots = ModelState.from_parts({}, read_parts(path)[0]).optimiser
+    key = contract.optimiser_key(reference.digest, slots["fedadam.second_moment"])
+    return safetensors.numpy.load(platform.store().get(key))
 
 
 def _updates(status: Object) -> dict[str, str]:
