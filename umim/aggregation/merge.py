@@ -74,7 +74,9 @@ def decode_file(parent: Source, update: Update, path: Path) -> Path:
     with writing_tensors(path, layout.infos, durable=False) as writer:
         model = _Model(writer, parent, layout)
         for piece in slices(writer.layout, 1):
-            model.write(piece, reader.values(piece, bytearray(piece.buffer_bytes)))
+            values = reader.values(piece, bytearray(piece.buffer_bytes))
+            reader.check_finite(piece.slot.name, values)
+            model.write(piece, values)
         model.finish()
         reader.verify()
     return path

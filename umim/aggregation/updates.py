@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umim.aggregation.interface import Array
+from umim.aggregation.gram import LARGEST_EXPONENT
+from umim.aggregation.interface import Array, Matrix
 from umim.aggregation.passes import Reader, Slice, TensorValues
 from umim.api.artifacts import ExclusionReason, TensorInfo
 from umim.api.round import EncodingSpec
@@ -71,6 +72,14 @@ class UpdateReader:
         with self._blaming():
             return self._reader.values(piece, buffer)
 
+    def check_finite(self, name: str, values: Array) -> None:
+        """Raise BadUpdateError unless these values of a tensor, read before, are finite."""
+        try:
+            check_finite(self.update, name, values)
+        except BadUpdateError:
+            self.verify()  # other bytes than those that were committed are the better reason
+            raise
+
     def verify(self) -> None:
         """Read what is left and check the digest. Raises BadUpdateError."""
         if self._hashing is None:
@@ -117,6 +126,14 @@ def check_finite(update: Update, name: str, values: Array) -> None:
     """Raise BadUpdateError when one of the values is infinite or not a number."""
     if not bool(np.isfinite(values).all()):
         raise BadUpdateError(update.site, "NotFinite", f"tensor {name} holds values that are not finite")
+
+
+def check_squares(update: Update, name: str, change: Matrix) -> None:
+    """Raise BadUpdateError when the square of a change would leave the range of float64: a float64 model's may."""
+    largest = float(np.abs(change).max(initial=0))
+    if largest >= 2.0**LARGEST_EXPONENT:
+        message = f"tensor {name} changes by {largest:g}, allowed is less than 2^{LARGEST_EXPONENT}"
+        raise BadUpdateError(update.site, "NotFinite", message)
 
 
 def _check_order(layout: Layout) -> None:

@@ -18,12 +18,52 @@ from umim.aggregation.merge import decode_file
 from umim.aggregation.updates import BadUpdateError, Update
 from umim.api.artifacts import ExclusionReason
 from umim.api.round import EncodingSpec
-from umim.artifacts.sources import FileSource, MemorySource
+from umim.artifacts.sources import FileSource, MemorySource, Source
 from umim.errors import StoreError
 
 PARENT = random_model(0)
 GOOD = random_model(1)
 STRATEGIES = ("fedavg", "median", "krum", "ties")
+
+
+class Counted:
+    """A source that counts how often it was read from the start."""
+
+    def __init__(self, source: Source) -> None:
+        self.size = source.size
+        self.passes = 0
+        self._source = source
+
+    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
+        self.passes += offset == 0
+        return self._source.read(offset, length, buffer)
+
+
+class Turning:
+    """A source that has other bytes after the first pass."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self.passes = 0
+        self.later = b""
+        self._data = data
+
+    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
+        self.passes += offset == 0
+        return MemorySource(self._data if self.passes < 2 else self.later).read(offset, length, buffer)
+
+
+class Down:
+    """A source whose store stops to answer."""
+
+    def __init__(self, source: Source) -> None:
+        self.size = source.size
+        self._source = source
+
+    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
+        if offset > 1000:
+            raise StoreError("the store does not answer")
+        return self._source.read(offset, length, buffer)
 
 
 def with_value(value: float) -> Tensors:
@@ -104,3 +144,77 @@ def test_a_bad_update_is_named_with_the_reason(
     assert (found.value.site, found.value.reason) == ("bad", reason)
     assert list(tmp_path.iterdir()) == []
     assert [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")] == []
+
+
+def test_an_update_with_coefficient_0_is_not_read_again(tmp_path: Path) -> None:
+    far = update("far", random_model(3, scale=100.0))
+    reads = Counted(far.source)
+    updates = [update("a", GOOD), update("b", GOOD), Update("far", 10, reads, far.digest), update("g", GOOD)]
+    merge(PARENT, updates, tmp_path, spec("krum"))
+    assert reads.passes == 1
+
+
+@pytest.mark.parametrize("change", [set_nan, bytearray.clear])
+def test_an_update_that_turns_bad_between_two_passes_is_named(
+    change: Callable[[bytearray], object], tmp_path: Path
+) -> None:
+    data = bytearray(save(dict(GOOD)))
+    turning = Turning(bytes(data))
+    digest = hashlib.sha256(data).hexdigest()
+    change(data)
+    turning.later = bytes(data)
+    updates = [update("a", GOOD), Update("bad", 10, turning, digest), update("c", random_model(2))]
+    settings = spec("geometric-median")
+    with pytest.raises(BadUpdateError, match="the tensors have sha256|ends at byte") as found:
+        merge(PARENT, updates, tmp_path, settings)
+    assert (found.value.site, found.value.reason) == ("bad", "DigestMismatch")
+    assert turning.passes == 2
+
+
+def test_the_stores_errors_pass_through(tmp_path: Path) -> None:
+    updates = [update("a", GOOD), Update("down", 10, Down(MemorySource(save(dict(GOOD)))), "0" * 64)]
+    with pytest.raises(StoreError, match="the store does not answer"):
+        merge(PARENT, updates, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_update_whose_digest_is_known_to_be_right_is_not_hashed(tmp_path: Path) -> None:
+    found = merge(PARENT, [update("a", GOOD, digest=None)], tmp_path)
+    assert (
+        found.model.digest
+        == hashlib.sha256(save({**GOOD, "steps": PARENT["steps"], "mask": PARENT["mask"]})).hexdigest()
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_the_first_bad_update_is_not_hidden_by_others(threads: int, tmp_path: Path) -> None:
+    bad = [update(f"bad-{n}", with_value(float("inf"))) for n in range(3)]
+    with pytest.raises(BadUpdateError) as found:
+        merge(PARENT, bad, tmp_path, spec("median"), Threads(threads, threads))
+    assert found.value.site == "bad-0"
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "update"
+    path.write_bytes(save(dict(GOOD)))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with FileSource(path) as opened:
+        path.write_bytes(path.read_bytes()[:-300])
+        with pytest.raises(BadUpdateError, match="update ends at byte") as found:
+            merge(PARENT, [Update("bad", 1, opened, digest)], tmp_path / "work")
+    assert found.value.reason == "DigestMismatch"
+
+
+def test_an_encoding_of_another_format_is_named(tmp_path: Path) -> None:
+    bad = update("bad", GOOD, encoding=EncodingSpec(format="bf16"))
+    with pytest.raises(BadUpdateError, match="encoding bf16 of the parent's is BF16") as found:
+        merge(PARENT, [bad], tmp_path)
+    assert found.value.reason == "TensorsMismatch"
+
+
+@pytest.mark.parametrize(("bad", "reason"), [(case[1], case[2]) for case in BAD], ids=[case[0] for case in BAD])
+def test_a_bad_teacher_is_named(bad: Update, reason: ExclusionReason, tmp_path: Path) -> None:
+    with pytest.raises(BadUpdateError) as found:
+        decode_file(source(PARENT), bad, tmp_path / "teacher")
+    assert (found.value.site, found.value.reason) == ("bad", reason)
+    assert list(tmp_path.iterdir()) == []
