@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -98,6 +99,11 @@ def plan_layout(infos: dict[str, TensorInfo], note: str | None) -> tuple[Layout,
     start = LENGTH_BYTES + len(text)
     slots = tuple(TensorSlot(name, infos[name], start + offsets[name][0], start + offsets[name][1]) for name in names)
     return Layout(slots, note, start), len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def tensor_bytes(infos: Mapping[str, TensorInfo]) -> int:
+    """Return how many bytes tensors take in a file, its header left out."""
+    return sum(_size(info) for info in infos.values())
 
 
 def read_layout(source: Source, what: str) -> Layout:
