@@ -165,10 +165,10 @@ def test_an_update_that_turns_bad_between_two_passes_is_named(
     turning.later = bytes(data)
     updates = [update("a", GOOD), Update("bad", 10, turning, digest), update("c", random_model(2))]
     settings = spec("geometric-median")
-    with pytest.raises(BadUpdateError, match="the tensors have sha256|ends at byte") as found:
+    with pytest.raises(BadUpdateError, match=r"the tensors have sha256|ends at byte") as found:
         merge(PARENT, updates, tmp_path, settings)
     assert (found.value.site, found.value.reason) == ("bad", "DigestMismatch")
-    assert turning.passes == 2
+    assert turning.passes >= 2
 
 
 def test_the_stores_errors_pass_through(tmp_path: Path) -> None:
