@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tests.benchmarks.byzantine.attacks import ATTACKS, scaled, sign_flip
 from tests.unit.aggregation.conftest import Federation
@@ -228,9 +228,9 @@ def test_the_attacks_send_what_their_papers_say() -> None:
     changes, liars = honest_changes(17), last(2)
     honest = changes[~liars].astype(np.float64)
     mean, deviation = honest.mean(axis=0), honest.std(axis=0)
-    expected: dict[str, ArrayLike] = {
-        "ipm": [-0.5 * mean] * 2,
-        "alie": [mean - 1.5 * deviation] * 2,
+    expected: dict[str, NDArray[np.float64]] = {
+        "ipm": np.stack([-0.5 * mean] * 2),
+        "alie": np.stack([mean - 1.5 * deviation] * 2),
         "sign-flip": -4.0 * changes[liars].astype(np.float64),
         "scaling": 100.0 * changes[liars].astype(np.float64),
     }
