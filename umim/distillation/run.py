@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -70,8 +70,8 @@ def distil(
     """Return the merged model after it learned the teachers' features, and figures named ``distillation_*``.
 
     Teachers count by weight and are taken in the order of their sites. The result has the MIM decoder as trained;
-    heads are as in ``merged``. Raises ConfigError for strategy and options, ArtifactError where tensors do not fit,
-    TrainingError when a loss is not finite.
+    heads and the server's optimiser are as in ``merged``. Raises ConfigError for strategy and options, ArtifactError
+    where tensors do not fit, TrainingError when a loss is not finite.
     """
     check_distillation(spec)
     options = FeatureOptions(**spec.options)
@@ -95,7 +95,7 @@ def distil(
         images = images.subset(spec.images, derive(spec.seed, "distillation"))
     fit = Fit(objective, images, None, spec, around.runtime, checkpoints, around.sink, around.clock)
     metrics = fit.run()
-    state = ModelState(encoder_tensors(encoder), tensors_of(mim), merged.heads)
+    state = replace(merged, encoder=encoder_tensors(encoder), mim=tensors_of(mim))
     return state, {"distillation_loss_last": metrics["train_loss_last"], "distillation_seconds": metrics["seconds"]}
 
 
@@ -142,4 +142,4 @@ def scaled(merged: ModelState, parent: ModelState, scale: float) -> ModelState:
         if value.is_floating_point():
             before = parent.encoder[name].double()
             encoder[name] = (before + scale * (value.double() - before)).to(value.dtype)
-    return ModelState(encoder, merged.mim, merged.heads)
+    return replace(merged, encoder=encoder)

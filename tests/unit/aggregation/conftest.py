@@ -40,6 +40,7 @@ class Federation:
         self.parent = ModelReference(name="base", digest="0" * 64)
         self.updates: list[UpdateReference] = []
         self.result: JobResult | None = None
+        self.round_uid = UID
 
     def start(self, tensors: Tensors, parts: WrittenTensors | None = None, **changes: Any) -> None:
         """Publish the parent; ``changes`` go into its manifest."""
@@ -63,7 +64,7 @@ class Federation:
         written = write_safetensors(tensors, self.folder / "update")
         head: HeadFile | None = changes.get("head")
         fields: dict[str, Any] = {
-            "round_uid": UID,
+            "round_uid": self.round_uid,
             "site": site,
             "attempt": 1,
             "parent_digest": self.parent.digest,
@@ -91,7 +92,7 @@ class Federation:
         fields: dict[str, Any] = {
             "round_namespace": "federation",
             "round_name": "stage-1",
-            "round_uid": UID,
+            "round_uid": self.round_uid,
             "attempt": 1,
             "architecture": "vit",
             "image_size": 64,
@@ -108,6 +109,16 @@ class Federation:
         """Aggregate and return the result."""
         self.result = aggregate(self.store, self.config(**changes), surroundings(created))
         return self.result
+
+    def next_round(self) -> None:
+        """Go on from the model that was aggregated last. Nobody has committed yet."""
+        assert self.result is not None
+        assert self.result.model_digest is not None
+        self.parent = ModelReference(
+            name="next", digest=self.result.model_digest, parts_digest=self.result.parts_digest
+        )
+        self.updates = []
+        self.round_uid += "-next"
 
     def merged(self) -> dict[str, torch.Tensor]:
         """Return the tensors of the model that was aggregated last."""

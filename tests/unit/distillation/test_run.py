@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,13 +64,14 @@ def test_a_student_that_equals_its_teacher_hardly_moves(tmp_path: Path, runtime:
     assert metrics["distillation_loss_last"] < 1e-4
 
 
-def test_the_decoder_is_trained_and_heads_pass_through(tmp_path: Path, runtime: Runtime) -> None:
+def test_the_decoder_is_trained_and_heads_and_optimiser_pass_through(tmp_path: Path, runtime: Runtime) -> None:
     start = state_of(7, decoder=True)
     heads = {"organs": {"linear.bias": torch.zeros(2)}}
-    learned, _ = distilled(tmp_path, runtime, ModelState(start.encoder, start.mim, heads), [A])
+    optimiser = {"fedadam.first_moment": "0" * 64}
+    learned, _ = distilled(tmp_path, runtime, ModelState(start.encoder, start.mim, heads, optimiser), [A])
     assert learned.mim.keys() == start.mim.keys()
     assert not same(learned.mim, start.mim)
-    assert learned.heads == heads
+    assert (learned.heads, learned.optimiser) == (heads, optimiser)
 
 
 def test_without_a_decoder_one_is_made_from_the_seed(tmp_path: Path, runtime: Runtime) -> None:
@@ -229,11 +231,12 @@ def test_a_single_scale_is_taken_without_measuring(runtime: Runtime, monkeypatch
 def test_a_scaled_change_lies_on_the_line_from_the_parent() -> None:
     before: Tensors = {"w": torch.tensor([0.0, 2.0]), "count": torch.tensor([3])}
     after: Tensors = {"w": torch.tensor([1.0, 0.0]), "count": torch.tensor([9])}
-    parent, merged = ModelState(before), ModelState(after, {"m": torch.ones(1)}, {"t": {"b": torch.ones(1)}})
+    parts: dict[str, Any] = {"mim": {"m": torch.ones(1)}, "heads": {"t": {"b": torch.ones(1)}}}
+    parent, merged = ModelState(before), ModelState(after, **parts, optimiser={"fedadam.first_moment": "0" * 64})
     result = scaled(merged, parent, 0.5)
     assert result.encoder["w"].tolist() == [0.5, 1.0]
     assert result.encoder["count"].tolist() == [9]
-    assert (result.mim, result.heads) == (merged.mim, merged.heads)
+    assert (result.mim, result.heads, result.optimiser) == (merged.mim, merged.heads, merged.optimiser)
     assert scaled(merged, parent, 1) is merged
     assert after["w"].tolist() == [1.0, 0.0]
 
