@@ -72,7 +72,7 @@ def _strategies() -> str:
         "## Aggregation strategies\n\n"
         "What `spec.aggregation.options` takes, from the smallest to the largest allowed value, and how many valid "
         "updates the strategy needs, so how large `spec.participants.quorum` must be, with f = "
-        "`spec.aggregation.byzantine`. `mixing: nearest-neighbors` needs 2f + 1.\n\n"
+        "`spec.aggregation.byzantine`. `mixing: nearest-neighbors` is for these strategies alone.\n\n"
         "| strategy | options | updates |\n| --- | --- | --- |\n" + "\n".join(lines) + "\n"
     )
 

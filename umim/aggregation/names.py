@@ -57,11 +57,8 @@ NEEDS: Mapping[str, Need] = {
 
 
 def fewest_sites(spec: AggregationSpec) -> int:
-    """Return how many valid updates the strategy and the mixing need, at least 1."""
-    needs = [NEEDS[spec.strategy]] if spec.strategy in NEEDS else []
-    if spec.mixing != "none":
-        needs.append(_majority)
-    return max((need(spec.byzantine) for need in needs), default=1)
+    """Return how many valid updates the strategy needs, at least 1. Mixing needs no more than a robust strategy."""
+    return NEEDS[spec.strategy](spec.byzantine) if spec.strategy in NEEDS else 1
 
 
 def check_strategy(spec: AggregationSpec) -> None:
@@ -70,25 +67,27 @@ def check_strategy(spec: AggregationSpec) -> None:
     for name in sorted(WHOLE & set(spec.options)):
         if not spec.options[name].is_integer():
             raise ConfigError(f"spec.aggregation.options.{name}: {spec.options[name]} is not a whole number")
-    if spec.strategy == "ties" and spec.mixing != "none":
-        raise ConfigError(
-            f"spec.aggregation.mixing: {spec.mixing} is not allowed with strategy ties, which trims each update's own "
-            "changes; allowed: none"
-        )
-    if spec.byzantine > 0 and spec.strategy not in NEEDS and spec.mixing == "none":
-        raise ConfigError(
-            f"spec.aggregation.byzantine: {spec.byzantine} is not allowed: {spec.strategy} is not robust without "
-            f"spec.aggregation.mixing nearest-neighbors; robust strategies: {', '.join(sorted(NEEDS))}"
-        )
+    if spec.strategy not in NEEDS:
+        robust = ", ".join(sorted(NEEDS))
+        if spec.byzantine > 0:
+            raise ConfigError(
+                f"spec.aggregation.byzantine: {spec.byzantine} is not allowed: {spec.strategy} is not robust; robust "
+                f"strategies: {robust}"
+            )
+        if spec.mixing != "none":
+            raise ConfigError(
+                f"spec.aggregation.mixing: {spec.mixing} is not allowed with strategy {spec.strategy}: it helps robust "
+                f"strategies alone: {robust}"
+            )
 
 
 def check_quorum(spec: AggregationSpec, quorum: int) -> None:
-    """Raise ConfigError unless a round's quorum, spec.participants.quorum, suffices for the strategy and the mixing."""
+    """Raise ConfigError unless a round's quorum, spec.participants.quorum, suffices for the strategy."""
     fewest = fewest_sites(spec)
     if quorum < fewest:
         raise ConfigError(
-            f"spec.participants.quorum: {quorum} is too small: {_what(spec)} with spec.aggregation.byzantine "
-            f"{spec.byzantine} needs at least {fewest} valid updates"
+            f"spec.participants.quorum: {quorum} is too small: strategy {spec.strategy} with "
+            f"spec.aggregation.byzantine {spec.byzantine} needs at least {fewest} valid updates"
         )
 
 
@@ -96,11 +95,3 @@ def check_aggregation(spec: AggregationSpec, quorum: int) -> None:
     """Raise ConfigError unless a round can be aggregated so: ``check_strategy`` and ``check_quorum``."""
     check_strategy(spec)
     check_quorum(spec, quorum)
-
-
-def _what(spec: AggregationSpec) -> str:
-    """Return which part of the spec needs so many updates."""
-    own = NEEDS.get(spec.strategy)
-    if own is not None and own(spec.byzantine) >= fewest_sites(spec):
-        return f"strategy {spec.strategy}"
-    return f"mixing {spec.mixing}"

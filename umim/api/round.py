@@ -230,9 +230,9 @@ class AggregationSpec(ApiModel):
     images is not drowned by a common one."""
     byzantine: Annotated[int, Field(ge=0, le=499)] = 0
     """How many of the updates may be anything, by fault or intent, without spoiling the model. trimmed-mean, krum,
-    multi-krum and mixing leave so many out. With n updates median, trimmed-mean, geometric-median, centered-clipping
-    and mixing need n >= 2 * byzantine + 1, krum and multi-krum n >= 2 * byzantine + 3: participants.quorum must be at
-    least that. The other strategies allow none: byzantine must be 0 without mixing. Above 0 weighting is
+    multi-krum and mixing leave so many out. With n updates median, trimmed-mean, geometric-median and centered-clipping
+    need n >= 2 * byzantine + 1, krum and multi-krum n >= 2 * byzantine + 3: participants.quorum must be at least that.
+    The other strategies allow none: byzantine must be 0. Above 0 weighting is
     equal: who may lie may lie about its samples."""
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Largest L2 norm of a site's change over all values of the model. A larger one is scaled down to it before the

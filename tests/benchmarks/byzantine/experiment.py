@@ -38,7 +38,7 @@ def _rules() -> dict[str, dict[str, Any]]:
     robust = ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "centered-clipping")
     plain: dict[str, dict[str, Any]] = {"fedavg": {}, "fedavg+clip": {"strategy": "fedavg", "clip_norm": CLIP_NORM}}
     plain |= {name: {"strategy": name} for name in robust}
-    mixed = {name + MIXED: {"strategy": name, "mixing": "nearest-neighbors"} for name in ("fedavg", *robust)}
+    mixed = {name + MIXED: {"strategy": name, "mixing": "nearest-neighbors"} for name in robust}
     return plain | mixed
 
 
