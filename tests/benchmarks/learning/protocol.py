@@ -86,7 +86,9 @@ FEDERATED: Mapping[str, Arm] = {
     "A3": Arm("FedProx", {**PLAIN, "proximalMu": 0.01}),
     "A4": Arm("UMIM", UMIM_CLIENT, UMIM_MERGE, UMIM_SERVER),
     "A4-no-distillation": Arm("UMIM without distillation", UMIM_CLIENT, UMIM_MERGE),
-    "A4-no-conflict-merge": Arm("UMIM with a plain mean", UMIM_CLIENT, {"weighting": "equal", "scales": [2.0]}, UMIM_SERVER),
+    "A4-no-conflict-merge": Arm(
+        "UMIM with a plain mean", UMIM_CLIENT, {"weighting": "equal", "scales": [2.0]}, UMIM_SERVER
+    ),
     "A4-one-stage": Arm("UMIM in one stage", UMIM_CLIENT, UMIM_MERGE, UMIM_SERVER, one_stage=True),
     "A5": Arm("Federated MIM", {**PLAIN, "objective": "mim", "learningRate": BUDGET.mim_rate}),
 }

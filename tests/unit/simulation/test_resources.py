@@ -94,7 +94,7 @@ def test_a_document_that_the_api_server_would_refuse_is_named(document: Any, mes
         ),
         (
             [a_round("a", aggregation={"strategy": "krum"}), hospital("a")],
-            "spec.participants.quorum: 1 is too small: strategy krum with spec.aggregation.byzantine 0 needs at least 3",
+            "participants.quorum: 1 is too small: strategy krum with spec.aggregation.byzantine 0 needs at least 3",
         ),
         (
             [a_round("a", distillation={"strategy": "no"}, serverDataset=POOL), hospital("a")],
