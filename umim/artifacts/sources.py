@@ -92,9 +92,8 @@ class StoredSource:
             if not 0 <= at < len(self._held):
                 self._fetch(offset + done)
                 at = 0
+            # Copied: a view would keep its range in memory beside the next.
             piece = self._held[at : at + length - done]
-            if len(piece) == length:
-                return piece
             if not piece:
                 break
             view[done : done + len(piece)] = piece
