@@ -38,8 +38,8 @@ NAME = "aggregation"
 ROLE: contract.Role = "aggregate"
 IMAGE_SIZE = 224
 LIFETIME = timedelta(minutes=30)
-CPU = {"requests": "500m", "limits": "2"}
-"""Two threads on a machine that others use, too."""
+CPU = {"requests": "100m", "limits": "2"}
+"""Two threads; two Jobs fit beside whatever else the node runs."""
 
 
 @dataclass(frozen=True)
