@@ -18,7 +18,14 @@ def test_every_default_is_visible_after_apply(clean: Platform) -> None:
     spec = clean.api.create(good_round(), dry_run=True)["spec"]
     assert spec["training"]["batchSize"] == 64
     assert spec["training"]["objective"] == "supervised"
-    assert spec["aggregation"] == {"strategy": "fedavg", "scales": [1]}
+    assert spec["aggregation"] == {
+        "strategy": "fedavg",
+        "weighting": "samples",
+        "byzantine": 0,
+        "mixing": "none",
+        "encoding": {"format": "full"},
+        "scales": [1],
+    }
     assert (spec["deadline"], spec["retries"], spec["suspend"]) == ("1h", 2, False)
     hospital = clean.api.create(good_hospital(), dry_run=True)["spec"]
     assert hospital["privacy"]["allowedArtifacts"] == ["update", "metrics"]
