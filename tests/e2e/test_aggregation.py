@@ -32,28 +32,31 @@ SECONDS = 300.0
 """Longest wait for a merge of 8 updates on a busy machine."""
 
 
+def start_robust(launch: Launch, name: str, sites: tuple[Site, Site, Site]) -> Round:
+    return launch(name, *sites, aggregation=ROBUST, training={"epochs": 2})
+
+
 @pytest.fixture(scope="module")
-def robust(launch: Launch, sites: tuple[Site, Site, Site]) -> tuple[Round, Round]:
-    """The same robust round twice at the same time."""
-    one, two = (launch(f"robust-{number}", *sites, aggregation=ROBUST, training={"epochs": 2}) for number in (1, 2))
-    return one, two
+def robust(launch: Launch, sites: tuple[Site, Site, Site]) -> Round:
+    """A round that nobody disturbs."""
+    made = start_robust(launch, "robust", sites)
+    made.wait_phase("Complete")
+    return made
 
 
 def test_a_robust_round_over_int8_updates_is_the_median_of_three_clipped_changes(
-    platform: Platform, robust: tuple[Round, Round], sites: tuple[Site, Site, Site]
+    platform: Platform, robust: Round, sites: tuple[Site, Site, Site]
 ) -> None:
-    made = robust[0]
-    made.wait_phase("Complete")
     store = platform.store()
-    parent = safetensors.numpy.load(store.get(contract.model_key(made.status["parent"]["digest"])))
-    files = [safetensors.numpy.load(store.get(contract.update_key(made.uid, site.name, 1))) for site in sites]
+    parent = safetensors.numpy.load(store.get(contract.model_key(robust.status["parent"]["digest"])))
+    files = [safetensors.numpy.load(store.get(contract.update_key(robust.uid, site.name, 1))) for site in sites]
     changes = [{name: _change(file, name, value) for name, value in parent.items()} for file in files]
     norms = [math.sqrt(sum(float((value**2).sum()) for value in change.values())) for change in changes]
     assert max(norms) > CLIP_NORM, "nothing was clipped: the test proves less than it says"
     for site, norm in zip(sites, norms, strict=True):
-        assert made.site(site)["updateNorm"] == pytest.approx(norm, rel=1e-6)
-        assert -1 <= made.site(site)["updateCosine"] <= 1
-    merged = safetensors.numpy.load(store.get(made.model()["spec"]["objectKey"]))
+        assert robust.site(site)["updateNorm"] == pytest.approx(norm, rel=1e-6)
+        assert -1 <= robust.site(site)["updateCosine"] <= 1
+    merged = safetensors.numpy.load(store.get(robust.model()["spec"]["objectKey"]))
     for name, value in merged.items():
         clipped = [change[name] * min(1, CLIP_NORM / norm) for change, norm in zip(changes, norms, strict=True)]
         np.testing.assert_allclose(value, parent[name] + np.median(clipped, axis=0), rtol=1e-6, atol=1e-7)
@@ -67,9 +70,9 @@ def _change(file: dict[str, Values], name: str, parent: Values) -> Values:
 
 
 def test_a_round_whose_aggregator_was_killed_publishes_the_same_model(
-    platform: Platform, robust: tuple[Round, Round]
+    platform: Platform, launch: Launch, robust: Round, sites: tuple[Site, Site, Site]
 ) -> None:
-    undisturbed, killed = robust
+    killed = start_robust(launch, "robust-killed", sites)
 
     def kill() -> bool:
         pods = [pod for pod in killed.pods(FEDERATION) if pod["metadata"]["labels"][contract.LABEL_ROLE] == "aggregate"]
@@ -80,8 +83,7 @@ def test_a_round_whose_aggregator_was_killed_publishes_the_same_model(
     wait_until("an aggregator to kill", kill, SECONDS, killed.dump)
     done = killed.wait_phase("Complete")["aggregation"]
     assert (done["phase"], done["attempt"], done["failures"]) == ("Succeeded", 2, 1)
-    undisturbed.wait_phase("Complete")
-    assert killed.model()["spec"]["digest"] == undisturbed.model()["spec"]["digest"]
+    assert killed.model()["spec"]["digest"] == robust.model()["spec"]["digest"]
 
 
 @pytest.fixture(scope="module")
