@@ -17,7 +17,7 @@ import numpy as np
 
 from umim.aggregation.clipping import clip_factors
 from umim.aggregation.combine import Scratch, combined_change
-from umim.aggregation.gram import block_gram, norms
+from umim.aggregation.gram import block_gram, norms, total
 from umim.aggregation.interface import Array, Combination, Matrix, Part, Reduction
 from umim.aggregation.mixing import nearest_neighbors, transformed
 from umim.aggregation.passes import Slice, TensorValues, lockstep, slices
@@ -84,7 +84,7 @@ class Engine:
     def raw_gram(self) -> Matrix:
         """Inner products of the sites' changes as they came, before clipping and mixing. Costs one pass, once."""
         count = len(self._updates)
-        total = np.zeros((count, count))
+        gram = np.zeros((count, count))
 
         def block(part: Part, _: Array) -> Matrix:
             changes = np.empty((count, part.parent.size))
@@ -98,8 +98,8 @@ class Engine:
 
         for _, _, _, blocks in self._each_slice(block, range(count)):
             for one in blocks:
-                total += one
-        return total
+                gram += one
+        return gram
 
     @property
     def known_gram(self) -> Matrix | None:
@@ -135,7 +135,7 @@ class Engine:
         if isinstance(plan, Combination):
             coefficients = np.array(plan.coefficients, np.float64)
             if mapping is not None:
-                coefficients = np.array([_sum(column * coefficients) for column in mapping.T])
+                coefficients = np.array([total(column * coefficients) for column in mapping.T])
             chosen = [number for number in chosen if coefficients[number] != 0]
             reduce = self._combination(chosen, [float(coefficients[number]) for number in chosen])
         else:
@@ -267,8 +267,3 @@ def _threshold(piece: Slice, before: Array, density: float) -> Callable[[UpdateR
         return float(np.partition(change, place)[place])
 
     return of
-
-
-def _sum(values: Matrix) -> float:
-    # Contiguous and 1-D: numpy's pairwise sum, in an order that depends on the length only.
-    return float(np.add.reduce(np.ascontiguousarray(values)))

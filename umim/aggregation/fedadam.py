@@ -23,7 +23,7 @@ class FedAdam:
 
     @property
     def optimiser(self) -> AdaptiveOptimiser:
-        """Adam."""
+        """Made of this strategy's second moment."""
         return AdaptiveOptimiser(self.server_learning_rate, self.beta1, self.tau, self._second_moment)
 
     def plan(self, cohort: Cohort) -> Combination:

@@ -6,31 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umim.aggregation.interface import Cohort, Combination, Matrix
-from umim.aggregation.server_optimiser import AdaptiveOptimiser
+from umim.aggregation.fedadam import FedAdam
+from umim.aggregation.interface import Matrix
 
 
 @dataclass(frozen=True)
-class FedYogi:
-    """See ``Strategy``."""
-
-    server_learning_rate: float = 0.1
-    """Length of a step."""
-    beta1: float = 0.9
-    """How much of the first moment stays from round to round."""
-    beta2: float = 0.99
-    """1 - beta2 of a squared change is added to the second moment or taken from it."""
-    tau: float = 1e-3
-    """Added to the square root of the second moment."""
-
-    @property
-    def optimiser(self) -> AdaptiveOptimiser:
-        """Yogi."""
-        return AdaptiveOptimiser(self.server_learning_rate, self.beta1, self.tau, self._second_moment)
-
-    def plan(self, cohort: Cohort) -> Combination:
-        """Return each site's share of the samples."""
-        return Combination(cohort.shares)
+class FedYogi(FedAdam):
+    """See ``Strategy``. Options as of ``FedAdam``; 1 - beta2 of a squared change is added to the second moment, or
+    taken from it."""
 
     def _second_moment(self, present: Matrix, squared: Matrix) -> Matrix:
         away: Matrix = np.sign(present - squared)

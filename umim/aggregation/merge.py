@@ -15,7 +15,7 @@ from umim.aggregation.interface import Array, Matrix, ServerOptimiser, Strategy
 from umim.aggregation.passes import Slice, TensorValues, slices
 from umim.aggregation.updates import Update, UpdateReader
 from umim.api.artifacts import TensorInfo
-from umim.artifacts.floats import FLOATS, SIZES, bytes_of, values_of
+from umim.artifacts.floats import FLOATS, bytes_of, values_of
 from umim.artifacts.layout import Layout, TensorSlot, read_layout
 from umim.artifacts.models import check_tensors
 from umim.artifacts.sources import Source
@@ -151,16 +151,12 @@ class _Memory:
     """One slot of the optimiser: what it was, and where it goes."""
 
     writer: TensorsWriter
-    source: Source | None
-    layout: Layout | None
+    before: TensorValues | None
 
     def read(self, piece: Slice) -> Matrix:
-        if self.source is None or self.layout is None:
+        if self.before is None:
             return np.zeros(piece.stop - piece.start)
-        size = SIZES["F32"]
-        offset = self.layout.by_name[piece.slot.name].start + piece.start * size
-        raw = self.source.read(offset, (piece.stop - piece.start) * size, bytearray((piece.stop - piece.start) * size))
-        return values_of(raw, "F32").astype(np.float64)
+        return self.before.values(piece, bytearray(piece.buffer_bytes)).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -196,9 +192,10 @@ def _memories(
     memories = {}
     for name in optimiser.slots:
         writer = stack.enter_context(writing_tensors(folder / f"{name}.safetensors", remembered, durable=False))
-        source = slots.get(name)
-        layout = None if source is None else read_layout(source, f"the optimiser's {name}")
-        if layout is not None:
+        before = None
+        if name in slots:
+            layout = read_layout(slots[name], f"the optimiser's {name}")
             check_tensors(layout.infos, remembered, f"the optimiser's {name}", "the model's is")
-        memories[name] = _Memory(writer, source, layout)
+            before = TensorValues(slots[name], layout)
+        memories[name] = _Memory(writer, before)
     return memories

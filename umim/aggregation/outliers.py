@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from umim.aggregation.gram import norms, total, weighted
 from umim.aggregation.interface import Matrix
+from umim.api.artifacts import UpdateFigures
 
 FEWEST = 4
 """Among fewer sites nobody is flagged: nobody knows who is the odd one."""
@@ -22,21 +22,7 @@ COSINE_GAP = 0.3
 _MAD = 1.4826
 
 
-@dataclass(frozen=True)
-class SiteFigures:
-    """How one update lies beside the others."""
-
-    site: str
-    """The site as namespace.name."""
-    norm: float
-    """L2 norm of its change of the parent."""
-    cosine: float
-    """Cosine between its change and the weighted mean of the other sites' changes. 0 where one of them is 0."""
-    outlier: bool
-    """Whether it is unlike the others, see ``outliers``."""
-
-
-def outliers(sites: Sequence[str], gram: Matrix, shares: Sequence[float]) -> list[SiteFigures]:
+def outliers(sites: Sequence[str], gram: Matrix, shares: Sequence[float]) -> list[UpdateFigures]:
     """Return the figures of every site, in the order given.
 
     A site is an outlier when the logarithm of its norm lies more than ``DEVIATIONS`` robust standard deviations from
@@ -49,7 +35,7 @@ def outliers(sites: Sequence[str], gram: Matrix, shares: Sequence[float]) -> lis
     if len(sites) >= FEWEST:
         flagged = [norm or turn for norm, turn in zip(_odd_norms(lengths), _odd_cosines(cosines), strict=True)]
     return [
-        SiteFigures(site, length, cosine, odd)
+        UpdateFigures(site=site, norm=length, cosine=cosine, outlier=odd)
         for site, length, cosine, odd in zip(sites, lengths, cosines, flagged, strict=True)
     ]
 

@@ -28,7 +28,7 @@ from umim.artifacts.parts import read_parts
 from umim.artifacts.sources import FileSource, Source, StoredSource
 from umim.artifacts.store import ObjectStore
 from umim.errors import ArtifactError, ConfigError
-from umim.models.state import OPTIMISER_PREFIX
+from umim.models.state import ModelState
 
 RANGES_BYTES = 128 << 20
 """Bytes of updates that are held as read from the store, all sites together."""
@@ -125,7 +125,7 @@ def merge(store: ObjectStore, config: AggregateJobConfig, collected: Collected, 
 
 
 def fetch_encoder(
-    store: ObjectStore, config: AggregateJobConfig, parent_path: Path, update: ReceivedUpdate, work: Path
+    store: ObjectStore, config: AggregateJobConfig, parent_path: Path, work: Path, update: ReceivedUpdate
 ) -> Path:
     """Write the encoder that a site trained to a file of the parent's shapes and types, and return it.
 
@@ -154,13 +154,12 @@ def _optimiser_files(
 
     Another strategy's is not looked at: after a change of the strategy the optimiser starts anew.
     """
-    prefix = f"{OPTIMISER_PREFIX}{config.aggregation.strategy}."
+    prefix = f"{config.aggregation.strategy}."
     found: dict[str, Source] = {}
     with ExitStack() as stack:
-        for name, value in sorted(collected.parent_parts.items()):
+        for name, digest in sorted(ModelState.from_parts({}, collected.parent_parts).optimiser.items()):
             if name.startswith(prefix):
-                digest = bytes(value.tolist()).hex()
-                path = work / f"{name}.safetensors"
+                path = work / f"parent.{name}.safetensors"
                 key = contract.optimiser_key(config.parent.digest, digest)
                 if store.download(key, path) != digest:
                     raise ArtifactError(f"{key} has another sha256 than its name: the stored object is damaged")

@@ -7,8 +7,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -93,7 +92,8 @@ def aggregate(store: ObjectStore, config: AggregateJobConfig, around: Surroundin
     heads = merge_heads(outcome.updates, SharedHeads(parent.heads, collected.parent_heads))
     slots = {f"{config.aggregation.strategy}.{name}": file.digest for name, file in outcome.merged.slots.items()}
     merged = ModelState(SpilledTensors(outcome.merged.model.path), parent.mim, heads.tensors, slots)
-    state, figures = _learn(store, config, merged, parent, outcome.updates, around)
+    fetch = partial(fetch_encoder, store, config, collected.parent_path, work)
+    state, figures = _learn(config, merged, parent, outcome.updates, fetch, around)
     written = outcome.merged.model
     if state.encoder is not merged.encoder:
         written = write_safetensors(state.encoder, work / "learned.safetensors")
@@ -106,8 +106,7 @@ def _outliers(outcome: Outcome) -> list[UpdateFigures]:
     if outcome.gram is None:
         return []
     sites, total = [update.site for update in outcome.updates], sum(update.samples for update in outcome.updates)
-    figures = outliers(sites, outcome.gram, [update.samples / total for update in outcome.updates])
-    return [UpdateFigures(**asdict(one)) for one in figures]
+    return outliers(sites, outcome.gram, [update.samples / total for update in outcome.updates])
 
 
 def _publish(
@@ -151,16 +150,16 @@ def _publish(
 
 
 def _learn(
-    store: ObjectStore,
     config: AggregateJobConfig,
     merged: ModelState,
     parent: ModelState,
     updates: Sequence[ReceivedUpdate],
+    fetch: Callable[[ReceivedUpdate], Path],
     around: Surroundings,
 ) -> tuple[ModelState, Metrics]:
     """Choose the scale of the merged change, distil and measure, as far as the round asks and there are images.
 
-    A single scale is in ``merged`` already.
+    A single scale is in ``merged`` already. ``fetch`` writes an update's encoder to a file.
     """
     scales = config.aggregation.scales
     if config.data is None:
@@ -178,7 +177,7 @@ def _learn(
         scale, state = choose_scale(scales, merged, parent, student, config.seed, runtime)
         figures = {"aggregation_scale": scale}
     if config.distillation is not None:
-        state, distilled = _distil(store, config, config.distillation, student, state, parent, updates, around)
+        state, distilled = _distil(config, config.distillation, student, state, parent, updates, fetch, around)
         figures |= distilled
     loss = server_mim_loss(state, student, config.seed, runtime)
     if loss is None:
@@ -189,23 +188,17 @@ def _learn(
 
 
 def _distil(
-    store: ObjectStore,
     config: AggregateJobConfig,
     spec: DistillationSpec,
     student: Student,
     merged: ModelState,
     parent: ModelState,
     updates: Sequence[ReceivedUpdate],
+    fetch: Callable[[ReceivedUpdate], Path],
     around: Surroundings,
 ) -> tuple[ModelState, Metrics]:
-    work = work_folder(config)
-    parent_path = work / "parent.safetensors"
     teachers = [
-        Teacher(
-            update.site,
-            weight(config.aggregation, update.samples),
-            SpilledTensors(fetch_encoder(store, config, parent_path, update, work)),
-        )
+        Teacher(update.site, weight(config.aggregation, update.samples), SpilledTensors(fetch(update)))
         for update in updates
     ]
     start = hashlib.sha256(f"{config.parent.model_dump_json()} {config.aggregation.model_dump_json()}\n".encode())
