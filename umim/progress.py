@@ -170,6 +170,15 @@ class ProgressReader:
         name = _username(uid, source, attempt)
         return self._ask("drop a user", lambda: self._redis.acl_deluser(name)) is not None
 
+    def drop_users(self, uid: str) -> bool:
+        """Remove the users of all attempts of a round, known or not. Returns False when Redis does not answer."""
+
+        def drop() -> int:
+            names = sorted(name for name in self._redis.acl_users() if name.startswith(_user_prefix(uid)))
+            return int(self._redis.acl_deluser(*names)) if names else 0
+
+        return self._ask("drop users", drop) is not None
+
     def delete_streams(self, uid: str) -> bool:
         """Remove all streams of a round. Returns False when Redis does not answer."""
 
@@ -187,8 +196,12 @@ class ProgressReader:
             return None
 
 
+def _user_prefix(uid: str) -> str:
+    return f"umim:{uid}:"
+
+
 def _username(uid: str, source: str, attempt: int) -> str:
-    return f"umim:{uid}:{source}:{attempt}"
+    return f"{_user_prefix(uid)}{source}:{attempt}"
 
 
 def _connect(settings: RedisSettings) -> redis.Redis:

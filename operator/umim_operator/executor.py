@@ -99,11 +99,9 @@ class Executor:
         if left:
             return False
         self._store.delete_prefix(contract.round_prefix(view.uid))
-        for site in view.status.sites:
-            self._mint.revoke(view.uid, site.name, site.attempt)
-        for role, job in view.status.server_jobs().items():
-            self._mint.revoke(view.uid, role, job.attempt)
         if self._progress is not None:
+            # All users, not those of the status: a launch that was refused has made one which no status names.
+            self._progress.drop_users(view.uid)
             self._progress.delete_streams(view.uid)
         return True
 

@@ -140,12 +140,28 @@ def test_deleting_the_streams_of_a_round_leaves_other_rounds(
     assert list(progress_reader.latest(UID + "0", [SITE]).by_source) == [SITE]
 
 
+def test_dropping_the_users_of_a_round_leaves_other_rounds(
+    redis_settings: RedisSettings, progress_reader: ProgressReader
+) -> None:
+    for attempt in (1, 2):
+        progress_reader.mint_user(UID, SITE, attempt)
+    progress_reader.mint_user(UID, "aggregate", 1)
+    other = progress_reader.mint_user(UID + "0", SITE, 1)
+    assert other is not None
+    assert progress_reader.drop_users(UID)
+    assert progress_reader.drop_users(UID)
+    with redis.Redis.from_url(redis_settings.url, protocol=2, decode_responses=True) as client:
+        assert [name for name in client.acl_users() if UID in name] == [other.username]
+    assert progress_reader.drop_users(UID + "0")
+
+
 def test_without_redis_nothing_is_known_and_nothing_raises() -> None:
     dead = RedisSettings(url=f"redis://127.0.0.1:{free_port()}")
     with ProgressReader(dead) as progress_reader:
         assert not progress_reader.latest(UID, [SITE]).available
         assert progress_reader.mint_user(UID, SITE, 1) is None
         assert not progress_reader.drop_user(UID, SITE, 1)
+        assert not progress_reader.drop_users(UID)
         assert not progress_reader.delete_streams(UID)
 
 
