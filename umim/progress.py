@@ -174,7 +174,8 @@ class ProgressReader:
         """Remove the users of all attempts of a round, known or not. Returns False when Redis does not answer."""
 
         def drop() -> int:
-            names = sorted(name for name in self._redis.acl_users() if name.startswith(_user_prefix(uid)))
+            found = (name if isinstance(name, str) else name.decode() for name in self._redis.acl_users())
+            names = sorted(name for name in found if name.startswith(_user_prefix(uid)))
             return int(self._redis.acl_deluser(*names)) if names else 0
 
         return self._ask("drop users", drop) is not None
