@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from umim.aggregation.clipping import clip_factors
-from umim.aggregation.combine import Scratch, combined_change
+from umim.aggregation.combine import combined
 from umim.aggregation.gram import block_gram, norms, total
 from umim.aggregation.interface import Array, Combination, Matrix, Part, Reduction
 from umim.aggregation.mixing import nearest_neighbors, transformed
@@ -74,7 +75,6 @@ class Engine:
         self.byzantine = spec.byzantine
         counts = [weight(spec, update.samples) for update in updates]
         self.shares = tuple(one / sum(counts) for one in counts)
-        self._scratch = Scratch()
 
     def gram(self) -> Matrix:
         """See ``Cohort``."""
@@ -150,9 +150,10 @@ class Engine:
         def reduce(part: Part, merged: Array) -> None:
             if coefficients == [1.0]:
                 merged[:] = part.values[0]  # one update as it is keeps its bits
+                finite = bool(np.isfinite(merged).all())
             else:
-                self._combine(part, coefficients, merged)
-            if not bool(np.isfinite(merged).all()):
+                finite = combined(part.values, part.parent, coefficients, merged)
+            if not finite:
                 for update, values in zip(updates, part.values, strict=True):
                     check_finite(update, part.name, values)
                 raise ArtifactError(f"merged tensor {part.name} is not finite in {merged.dtype}")
@@ -166,15 +167,11 @@ class Engine:
             if mapping is not None:
                 filtered = [np.empty_like(merged) for _ in mapping]
                 for row, values in zip(mapping, filtered, strict=True):
-                    self._combine(part, row.tolist(), values)
+                    combined(part.values, part.parent, row.tolist(), values)
                 part = Part(part.name, filtered, part.parent)
             merged[:] = reduction.reduce(part)
 
         return reduce
-
-    def _combine(self, part: Part, coefficients: Sequence[float], out: Array) -> None:
-        combined_change(part.values, part.parent, coefficients, out, self._scratch)
-        np.add(out, part.parent, out=out)
 
     def _each_slice(
         self, work: Callable[[Part, Array], T], chosen: Sequence[int]
@@ -240,9 +237,15 @@ class Engine:
 
     @contextmanager
     def _pools(self) -> Iterator[Pools]:
+        # These threads use all cores already: BLAS' own would only wait for each other. Some builds of BLAS have one
+        # limit, some have one for each thread that calls, so it is set here and in the threads.
+        blas = ThreadpoolController()
         with (
+            blas.limit(limits=1, user_api="blas"),
             ThreadPoolExecutor(self._threads.reading) as reading,
-            ThreadPoolExecutor(self._threads.reducing) as reducing,
+            ThreadPoolExecutor(
+                self._threads.reducing, initializer=lambda: blas.limit(limits=1, user_api="blas")
+            ) as reducing,
         ):
             yield Pools(reading, reducing)
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tests.unit.aggregation.files import merge, merged, mixed_model, random_model, source, spec, update
 from umim.aggregation import engine as engine_module
 from umim.aggregation import passes
 from umim.aggregation.engine import Engine, Threads, weight
+from umim.aggregation.gram import block_gram
+from umim.aggregation.interface import Matrix
 from umim.aggregation.merge import merge_files
 from umim.aggregation.names import NEEDS
 from umim.aggregation.strategy import FACTORIES, make_strategy
@@ -103,6 +106,25 @@ def test_the_gram_matrix_is_the_inner_products_of_the_changes(monkeypatch: pytes
     found = Engine(source(parent), updates, spec(), Threads()).gram()
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-5 * float(expected.max()))
     assert (found == found.T).all()
+
+
+def test_blas_starts_no_threads_inside_those_of_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+
+    def spying(changes: Matrix) -> Matrix:
+        seen.update(_blas_threads())
+        return block_gram(changes)
+
+    monkeypatch.setattr(engine_module, "block_gram", spying)
+    parent, updates = federation("krum")
+    with threadpool_limits(2, user_api="blas"):
+        Engine(source(parent), updates, settings_of("krum", "plain"), Threads(2, 2)).gram()
+        assert seen == {1}
+        assert _blas_threads() == {2}
+
+
+def _blas_threads() -> set[int]:
+    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
 
 
 def test_integers_and_booleans_keep_the_parents_value(tmp_path: Path) -> None:
