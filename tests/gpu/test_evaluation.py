@@ -21,7 +21,7 @@ CPU = Runtime(torch.device("cpu"), None)
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """Two classes of stripes."""
     arrays = {}
-    for side, count, seed in (("train", 60, 1), ("test", 40, 2)):
+    for side, count, seed in (("train", 40, 1), ("test", 24, 2)):
         labels = np.arange(count) % 2
         arrays |= {f"{side}_images": stripes(labels, seed), f"{side}_labels": labels}
     path = tmp_path_factory.mktemp("pack") / "stripes.npz"

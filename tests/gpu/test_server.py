@@ -40,7 +40,7 @@ def fallen(reports: list[Progress]) -> float:
 
 def test_pretraining_learns_and_leaves_the_gpu_in_float32(tmp_path: Path, runtime: Runtime) -> None:
     reports: list[Progress] = []
-    trained = pretrain(init_config(tmp_path, epochs=5), dataset(256, "none"), around(runtime, reports, clock(10)))
+    trained = pretrain(init_config(tmp_path, epochs=3, batch_size=16), dataset(256, "none"), around(runtime, reports, clock(10)))
     assert fallen(reports) < 0.95
     assert_leaves_the_gpu(tensors_of(trained))
     assert trained.state.mim
@@ -52,7 +52,7 @@ def test_the_student_learns_from_its_teachers_and_leaves_the_gpu_in_float32(
 ) -> None:
     reports: list[Progress] = []
     teachers = [Teacher(f"hospital-{seed}.x", 10 * seed, parent(seed=seed).encoder) for seed in (1, 2)]
-    spec = DistillationSpec(epochs=5, batch_size=32, learning_rate=3e-4, options=options)
+    spec = DistillationSpec(epochs=3, batch_size=16, learning_rate=3e-4, options=options)
     student = Student(ARCHITECTURE, SIZE, dataset(256, "none"))
     merged, checkpoints = start(), Checkpoints(tmp_path, "0" * 64)
     learned, _ = distil(
