@@ -40,7 +40,9 @@ def fallen(reports: list[Progress]) -> float:
 
 def test_pretraining_learns_and_leaves_the_gpu_in_float32(tmp_path: Path, runtime: Runtime) -> None:
     reports: list[Progress] = []
-    trained = pretrain(init_config(tmp_path, epochs=3, batch_size=16), dataset(256, "none"), around(runtime, reports, clock(10)))
+    trained = pretrain(
+        init_config(tmp_path, epochs=3, batch_size=16), dataset(256, "none"), around(runtime, reports, clock(10))
+    )
     assert fallen(reports) < 0.95
     assert_leaves_the_gpu(tensors_of(trained))
     assert trained.state.mim
