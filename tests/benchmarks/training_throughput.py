@@ -13,6 +13,7 @@ reported.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -183,6 +184,7 @@ def _learner(work: Work, data: ImageDataset, runtime: Runtime) -> Learner:
 
 def _timed(train: Callable[[], tuple[float, float]], runtime: Runtime) -> Timed:
     gpu = runtime.device.type == "cuda"
+    gc.collect()  # what the loop before left in cycles counts for neither
     if gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

@@ -47,5 +47,5 @@ def test_fine_tuning_learns_and_leaves_the_encoder_as_it_is(pack: Pack, runtime:
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     budget = Budget(steps=40, head_steps=20, batch_size=20, learning_rate=1e-4)
     result = finetune(encoder, pack, runtime, labels_per_class=20, draws=1, budget=budget)
-    assert result.score > 0.8
+    assert result.score > 0.7
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())

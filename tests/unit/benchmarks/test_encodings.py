@@ -26,9 +26,9 @@ def data(tmp_path: Path) -> Path:
         images = random.integers(0, 100, (28, SIDE, SIDE), dtype=np.uint8)
         images[labels == 1] += 60
         sides = {"train": slice(0, 20), "test": slice(20, 28)}
-        arrays = {f"{side}_images": images[part] for side, part in sides.items()}
+        arrays: dict[str, Any] = {f"{side}_images": images[part] for side, part in sides.items()}
         arrays |= {f"{side}_labels": labels[part] for side, part in sides.items()}
-        np.savez(folder / f"{domain}.npz", **arrays)  # type: ignore[arg-type]
+        np.savez(folder / f"{domain}.npz", **arrays)
     np.savez(folder / "server_pool.npz", train_images=images[:8])
     return folder
 
