@@ -20,7 +20,7 @@ CPU = Runtime(torch.device("cpu"), None)
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """Two classes of stripes."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for side, count, seed in (("train", 40, 1), ("test", 24, 2)):
         labels = np.arange(count) % 2
         arrays |= {f"{side}_images": stripes(labels, seed), f"{side}_labels": labels}
