@@ -39,6 +39,11 @@ test-unit: python ## Run the tests that need no cluster.
 test-cluster: python ## Run integration and end-to-end tests on the embedded cluster.
 	@python3 -m hack.check cluster
 
+.PHONY: test-gpu
+test-gpu: python ## Run the tests that need an NVIDIA GPU; they fail where torch sees none.
+	@python3 -m hack.venv dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu --durations=0 -o tmp_path_retention_policy=failed
+
 .PHONY: generate
 generate: python ## Write what is generated: CRDs, reference, rendered manifests.
 	@python3 -m hack.venv dev
@@ -60,9 +65,15 @@ benchmark-learning: python ## Run the learning benchmark; PROFILE=quick|full, DA
 		--out $(if $(filter full,$(PROFILE)),docs/benchmarks,build/benchmarks)
 
 .PHONY: benchmark-training
-benchmark-training: python ## Time the training loop against a plain loop of timm and torch.
+benchmark-training: python ## Time the training loop against a plain loop of timm and torch, on the GPU where there is one.
 	@python3 -m hack.venv dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.training_throughput
+
+JOBS ?= 1
+.PHONY: benchmark-encodings
+benchmark-encodings: python ## Measure what the encodings of updates cost and save; JOBS=6 runs them beside each other.
+	@python3 -m hack.venv dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.encodings --jobs $(JOBS) $(if $(DATA),--data $(DATA))
 
 .PHONY: benchmark-aggregation
 benchmark-aggregation: python ## Time the aggregation against flwr, nvflare and openfl; QUICK=1 for a small trial.

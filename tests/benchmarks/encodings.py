@@ -1,8 +1,10 @@
 """What the encodings of updates cost in quality and save in bytes: ``python -m tests.benchmarks.encodings``.
 
 Arm A4 of the learning benchmark, all its rounds and one seed, once with each encoding; judged by the mean over the
-domains of the linear probe at 10 labels a class. One process, one thread. Models that an earlier run left in the work
-folder are used again.
+domains of the linear probe at 10 labels a class. All encodings start from one model, which is made first. ``--jobs N``
+runs N encodings beside each other, each in a process with one thread of the CPU and in a folder of its own, so that the
+number of processes changes no result. Models that an earlier run left in the work folder are used again. Each row is
+saved as it is done.
 """
 
 from __future__ import annotations
@@ -10,8 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
@@ -44,25 +49,61 @@ ENCODINGS: Mapping[str, Mapping[str, Any]] = {
 SOFTWARE = ("umim", "torch", "timm", "numpy", "scikit-learn")
 
 
+START = "start"
+"""Folder of the model that all encodings start from, beside one folder for each of them."""
+Rows = Mapping[str, Mapping[str, Any]]
+"""What was found, by name of the encoding."""
+
+
 def main() -> int:
-    """Run the arm with each encoding, print a line for each, and write the report."""
+    """Run the arm with each encoding, print a line for each and a table of all, and write the report."""
     arguments = _arguments()
-    logging.getLogger("umim").setLevel(logging.WARNING)
     try:
         packs = load_packs(arguments.data)
     except (UmimError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    folder = arguments.work / f"seed-{arguments.seed}"
-    laboratory = Laboratory(packs, arguments.data, folder, arguments.seed, one_thread(), _arms())
+    del packs  # each process reads its own
+    folder, started = arguments.work / f"seed-{arguments.seed}", monotonic()
     rows: dict[str, dict[str, Any]] = {}
-    for name in ENCODINGS:
-        started = monotonic()
-        rows[name] = _row(laboratory.run(name, PROFILE), LocalStore(folder / "store"))
-        print(f"{_shown(name, rows)}; {monotonic() - started:.0f} s", flush=True)
-        _write(arguments.out, arguments.seed, rows)
-    print(json.dumps({name: _summary(row) for name, row in rows.items()}))
+    for name, row in measured(tuple(ENCODINGS), arguments.data, folder, arguments.seed, arguments.jobs):
+        rows[name] = row
+        print(f"[{monotonic() - started:.0f} s] {name}: mean at 10 labels {row['mean']:.4f}", flush=True)
+        _write(arguments.out, arguments.seed, arguments.jobs, rows)
+    print(table(rows), flush=True)
     return 0
+
+
+def measured(
+    names: Sequence[str], data: Path, folder: Path, seed: int, jobs: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the row of each encoding as it is done, with ``jobs`` processes."""
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(_start, data, folder / START, seed).result()
+        futures = {pool.submit(_measure, name, data, folder, seed): name for name in names}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def _start(data: Path, folder: Path, seed: int) -> None:
+    """Make the model that all encodings start from, unless it is there."""
+    _laboratory(data, folder, seed).start()
+
+
+def _measure(name: str, data: Path, folder: Path, seed: int) -> dict[str, Any]:
+    """Return the row of an encoding, made in a folder of its own: stores and residuals bear one process at a time."""
+    own = folder / name
+    if not (own / "store").exists():
+        copied = own / "store~"
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(folder / START / "store", copied)
+        copied.rename(own / "store")
+    return _row(_laboratory(data, own, seed).run(name, PROFILE), LocalStore(own / "store"))
+
+
+def _laboratory(data: Path, folder: Path, seed: int) -> Laboratory:
+    logging.getLogger("umim").setLevel(logging.WARNING)  # in this worker process only
+    return Laboratory(load_packs(data), data, folder, seed, one_thread(), _arms())
 
 
 def _arms() -> dict[str, Arm]:
@@ -99,27 +140,35 @@ def _sizes(store: ObjectStore, digest: str) -> list[int]:
     return [update.file.size_bytes for update in updates if update is not None]
 
 
-def _shown(name: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
-    row, full = rows[name], rows["full"]
-    return (
-        f"{name:<9} mean at 10 labels {row['mean']:.4f} ({row['mean'] - full['mean']:+.4f}), "
-        f"{row['bytes_an_update']} bytes an update ({row['bytes_an_update'] / full['bytes_an_update']:.1%})"
-    )
+def table(rows: Rows) -> str:
+    """Return a line for each encoding in the order of ``ENCODINGS``; differences are to full, once that is there."""
+    full = rows.get("full")
+    lines = [f"{'encoding':<10}{'mean':>8}{'to full':>9}{'bytes an update':>17}{'of full':>9}{'training':>11}"]
+    for name in sorted(rows, key=list(ENCODINGS).index):
+        row = rows[name]
+        change = "" if full is None else f"{row['mean'] - full['mean']:+.4f}"
+        share = "" if full is None else f"{row['bytes_an_update'] / full['bytes_an_update']:.1%}"
+        lines.append(
+            f"{name:<10}{row['mean']:>8.4f}{change:>9}{row['bytes_an_update']:>17}{share:>9}"
+            f"{row['seconds']['training']:>9.0f} s"
+        )
+    return "\n".join(lines)
 
 
 def _summary(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in ("mean", "bytes_an_update")}
 
 
-def _write(path: Path, seed: int, rows: Mapping[str, Mapping[str, Any]]) -> None:
+def _write(path: Path, seed: int, jobs: int, rows: Rows) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {
-        "summary": {name: _summary(row) for name, row in rows.items()},
+        "summary": {name: _summary(rows[name]) for name in ENCODINGS if name in rows},
         "seed": seed,
         "arm": ARM,
         "encodings": ENCODINGS,
         "recipe": asdict(FEDERATED[ARM]),
-        "rows": rows,
+        "rows": {name: rows[name] for name in ENCODINGS if name in rows},
+        "processes": jobs,
         "software": software_versions(SOFTWARE),
         "processor": processor().get("model name", ""),
     }
@@ -133,6 +182,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache/umim/benchmarks/encodings")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks/encodings.json")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="encodings that run beside each other")
     return parser.parse_args()
 
 

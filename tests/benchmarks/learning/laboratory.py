@@ -80,7 +80,7 @@ class Laboratory:
 
     def run(self, arm: str, profile: Profile) -> dict[str, Any]:
         """Return the record of an arm: scores, curve, times, digests."""
-        made = self._make(arm, self._start())
+        made = self._make(arm, self.start())
         trained = monotonic()
         domains = [arm.removeprefix(LEFT_OUT)] if arm.startswith(LEFT_OUT) else sorted(self._packs)
         scores = {domain: self._judge(made.of(domain), domain, profile) for domain in domains}
@@ -102,8 +102,8 @@ class Laboratory:
             "details": dict(made.details or {}),
         }
 
-    def _start(self) -> ModelReference:
-        """Return the shared start: MIM on the server's pool."""
+    def start(self) -> ModelReference:
+        """Return the shared start, made unless it is there: MIM on the server's pool."""
         config = InitJobConfig(
             round_namespace=NAMESPACE,
             round_name=START,

@@ -77,8 +77,9 @@ def _shown(seconds: float) -> str:
 
 def one_thread() -> Runtime:
     """Return one thread of the CPU, in bfloat16 where the processor computes with it."""
-    runtime = start_runtime(1)
-    return Runtime(runtime.device, torch.bfloat16) if HALF_FLAG in processor().get("flags", "").split() else runtime
+    start_runtime(1)
+    half = torch.bfloat16 if HALF_FLAG in processor().get("flags", "").split() else None
+    return Runtime(torch.device("cpu"), half)  # also where there is a GPU
 
 
 def processor() -> dict[str, str]:
