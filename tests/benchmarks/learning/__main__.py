@@ -40,17 +40,30 @@ def main() -> int:
     data = arguments.data if arguments.split == "test" else _carved(arguments.data, packs, work / "data")
     records = work / "records" / _digest(recipe()) / profile.name
     records.mkdir(parents=True, exist_ok=True)
+    surroundings = _surroundings(arguments, packs, profile)
+    _adopt(arguments.out / "learning.json", surroundings, records)
     phases = [
         [task for task in phase if not record_path(records, *task).exists()]
         for phase in _phases(profile, sorted(packs))
     ]
     print(f"learning benchmark, {profile.name}: {sum(map(len, phases))} runs to do; results in {work}", flush=True)
-    surroundings = _surroundings(arguments, packs, profile)
     for tasks in [] if arguments.report_only else phases:
         run_all(tasks, profile, data, work, records, arguments.jobs)
         _report(profile, records, surroundings, arguments.out)
     print(json.dumps(_report(profile, records, surroundings, arguments.out)["summary"]))
     return 0
+
+
+def _adopt(path: Path, surroundings: dict[str, Any], records: Path) -> None:
+    """Take over the runs of an earlier report of the same recipe on the same data with the same software."""
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    if any(earlier.get(key) != surroundings[key] for key in ("split", "recipe", "evaluation", "packs", "software")):
+        return
+    for record in earlier["records"]:
+        place = record_path(records, record["seed"], record["arm"])
+        if not place.exists():
+            with replace_file(place) as file:
+                file.write(json.dumps(record, indent=1).encode())
 
 
 def _report(profile: Profile, records: Path, surroundings: dict[str, Any], out: Path) -> dict[str, Any]:
