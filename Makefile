@@ -28,7 +28,7 @@ test: python ## Set everything up and run all checks and tests.
 	@python3 -m hack.check
 
 .PHONY: lint
-lint: python ## Run ruff, mypy and import-linter.
+lint: python ## Run ruff, mypy and import-linter, and build the documentation.
 	@python3 -m hack.check lint
 
 .PHONY: test-unit
@@ -43,6 +43,16 @@ test-cluster: python ## Run integration and end-to-end tests on the embedded clu
 test-gpu: python ## Run the tests that need an NVIDIA GPU; they fail where torch sees none.
 	@python3 -m hack.venv dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu --durations=0 -o tmp_path_retention_policy=failed
+
+.PHONY: docs
+docs: python ## Build the documentation as a site: build/site.
+	@python3 -m hack.venv dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.PHONY: docs-serve
+docs-serve: python ## Show the documentation on http://127.0.0.1:8000, built anew at each change.
+	@python3 -m hack.venv dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 .PHONY: generate
 generate: python ## Write what is generated: CRDs, reference, rendered manifests.

@@ -15,6 +15,8 @@ from hack import venv
 from hack.cluster.progress import ClusterError, Progress, clock
 
 PYTHON = str(venv.VENV / "bin/python")
+QUIET = "NO_MKDOCS_2_WARNING=1"
+"""Keeps mkdocs-material from printing what it thinks of MkDocs 2, which is not used here."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ STEPS = (
     Step("lint", "ruff format", _tool("ruff", "format", "--check", "--quiet", ".")),
     Step("lint", "mypy", _tool("mypy", "umim", "operator/umim_operator", "hack", "tests")),
     Step("lint", "import-linter", _tool("lint-imports", "--no-logo")),
+    # Not --quiet: MkDocs then counts no warnings, and strict means nothing.
+    Step("lint", "documentation", ("env", QUIET, *_tool("mkdocs", "build", "--strict"))),
     Step("unit", "tools from source", (sys.executable, "-m", "hack.cluster", "tool", "minio")),
     Step("unit", "helm from source", (sys.executable, "-m", "hack.cluster", "tool", "helm")),
     Step("unit", "unit and contract tests", (PYTHON, "-m", "pytest", "tests/unit", "tests/contract", "tests/golden")),
