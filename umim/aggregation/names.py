@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 
 from umim.api.options import Options, check_options
 from umim.api.round import AggregationSpec
@@ -11,6 +12,7 @@ from umim.errors import ConfigError
 _RATE = (1e-6, 100.0)
 _BETA = (0.0, 0.999)
 _TAU = (1e-12, 1.0)
+_NO_OPTIONS: Options = {}
 _ADAPTIVE: Options = {"serverLearningRate": _RATE, "beta1": _BETA, "beta2": _BETA, "tau": _TAU}
 
 STRATEGIES: Mapping[str, Options] = {
@@ -30,6 +32,9 @@ STRATEGIES: Mapping[str, Options] = {
     "task-arithmetic": {"scale": (0.001, 10.0)},
 }
 """Every strategy by name, with its options. ``umim.aggregation.strategy`` holds the code under the same names."""
+
+GROUP = "umim.strategies"
+"""Entry points by which an installed package brings strategies: the name, and what makes it, called without options."""
 
 WHOLE = frozenset({"iterations"})
 """Options that are whole numbers."""
@@ -61,9 +66,32 @@ def fewest_sites(spec: AggregationSpec) -> int:
     return NEEDS[spec.strategy](spec.byzantine) if spec.strategy in NEEDS else 1
 
 
+def registered() -> Mapping[str, EntryPoint]:
+    """Return the strategies of other packages that are installed here, by name. Loads none: the operator lacks numpy.
+
+    UMIM's own names stay UMIM's. Raises ConfigError when two packages register one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        before = found.setdefault(point.name, point)
+        if before.value != point.value:
+            raise ConfigError(
+                f"spec.aggregation.strategy: {point.name!r} is registered twice, as {before.value} and {point.value}: "
+                "uninstall one of the packages"
+            )
+    return {name: point for name, point in found.items() if name not in STRATEGIES}
+
+
+def packages(strategy: str) -> tuple[str, ...]:
+    """Return the name of the package that brings the strategy, or nothing where it is UMIM's own."""
+    point = None if strategy in STRATEGIES else registered().get(strategy)
+    return () if point is None or point.dist is None else (point.dist.name,)
+
+
 def check_strategy(spec: AggregationSpec) -> None:
     """Raise ConfigError naming the field, its value and what is allowed, unless the strategy takes these settings."""
-    check_options("spec.aggregation", spec.strategy, spec.options, STRATEGIES)
+    others = {} if spec.strategy in STRATEGIES else dict.fromkeys(registered(), _NO_OPTIONS)
+    check_options("spec.aggregation", spec.strategy, spec.options, {**STRATEGIES, **others})
     for name in sorted(WHOLE & set(spec.options)):
         if not spec.options[name].is_integer():
             raise ConfigError(f"spec.aggregation.options.{name}: {spec.options[name]} is not a whole number")

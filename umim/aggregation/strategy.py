@@ -15,12 +15,13 @@ from umim.aggregation.interface import Strategy
 from umim.aggregation.krum import Krum
 from umim.aggregation.median import Median
 from umim.aggregation.multi_krum import MultiKrum
-from umim.aggregation.names import check_strategy
+from umim.aggregation.names import check_strategy, registered
 from umim.aggregation.task_arithmetic import TaskArithmetic
 from umim.aggregation.ties import Ties
 from umim.aggregation.trimmed_mean import TrimmedMean
 from umim.aggregation.uniform import Uniform
 from umim.api.round import AggregationSpec
+from umim.errors import ConfigError
 
 FACTORIES: Mapping[str, Callable[..., Strategy]] = {
     "fedavg": FedAvg,
@@ -42,10 +43,25 @@ FACTORIES: Mapping[str, Callable[..., Strategy]] = {
 
 
 def make_strategy(spec: AggregationSpec) -> Strategy:
-    """Return the strategy of a round. Raises ConfigError naming the field, see ``names.check_strategy``."""
+    """Return the strategy of a round: UMIM's own, or one that an installed package registers.
+
+    Raises ConfigError naming the field, see ``names.check_strategy``, and where the package cannot be loaded.
+    """
     check_strategy(spec)
     options = {_snake(name): value for name, value in spec.options.items()}
-    return FACTORIES[spec.strategy](**options)
+    factory = FACTORIES[spec.strategy] if spec.strategy in FACTORIES else _loaded(spec.strategy)
+    return factory(**options)
+
+
+def _loaded(name: str) -> Callable[..., Strategy]:
+    point = registered()[name]
+    try:
+        factory: Callable[..., Strategy] = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"spec.aggregation.strategy: {name!r} is {point.value}, which has no such code: {error}"
+        ) from error
+    return factory
 
 
 def _snake(name: str) -> str:

@@ -17,6 +17,7 @@ import umim
 from umim import contract, telemetry
 from umim.aggregation.engine import weight
 from umim.aggregation.heads import SharedHeads, merge_heads
+from umim.aggregation.names import packages
 from umim.aggregation.outliers import outliers
 from umim.aggregation.reader import ReceivedUpdate, SpilledTensors
 from umim.aggregation.run import Outcome, collect, fetch_encoder, merge
@@ -130,7 +131,7 @@ def _publish(
         strategy=config.aggregation.strategy,
         round_uid=config.round_uid,
         seed=config.seed,
-        software=software_versions(SOFTWARE),
+        software=software_versions([*SOFTWARE, *packages(config.aggregation.strategy)]),
         created=around.clock.now(),
         parent=config.parent,
         contributors=[Contributor(site=one.site, update_digest=one.digest, samples=one.samples) for one in updates],

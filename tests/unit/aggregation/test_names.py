@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from umim.aggregation.names import STRATEGIES, check_aggregation, fewest_sites
+from umim.aggregation.fedavg import FedAvg
+from umim.aggregation.names import STRATEGIES, check_aggregation, check_strategy, fewest_sites, packages
 from umim.aggregation.strategy import FACTORIES, make_strategy
+from umim.aggregation.uniform import Uniform
 from umim.api.round import AggregationSpec
 from umim.errors import ConfigError
 
@@ -91,3 +94,61 @@ def test_what_the_operator_imports_brings_no_torch_and_no_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def install(folder: Path, package: str, *points: str) -> None:
+    """Make a package that is installed in a folder, with entry points for strategies."""
+    info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("\n".join(["[umim.strategies]", *points]))
+
+
+@pytest.fixture
+def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_a_strategy_that_a_package_registers_is_taken(site_packages: Path) -> None:
+    install(site_packages, "umim-mine", "mine = umim.aggregation.uniform:Uniform")
+    assert isinstance(make_strategy(AggregationSpec(strategy="mine")), Uniform)
+    assert packages("mine") == ("umim-mine",)
+    assert packages("uniform") == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"options": {"beta": 1}}, "options.beta: mine takes no such option; allowed: none"),
+        ({"byzantine": 1}, "byzantine: 1 is not allowed: mine is not robust"),
+        ({"mixing": "nearest-neighbors"}, "mixing: nearest-neighbors is not allowed with strategy mine"),
+        ({"strategy": "other"}, "strategy: 'other' is unknown; allowed: centered-clipping, fedadagrad, "),
+    ],
+)
+def test_what_a_strategy_of_a_package_cannot_take_is_named(
+    site_packages: Path, spec: dict[str, Any], words: str
+) -> None:
+    install(site_packages, "umim-mine", "mine = umim.aggregation.uniform:Uniform")
+    with pytest.raises(ConfigError, match=re.escape(f"spec.aggregation.{words}")):
+        check_strategy(AggregationSpec.model_validate({"strategy": "mine", **spec}))
+
+
+def test_a_package_cannot_replace_a_strategy_of_umim(site_packages: Path) -> None:
+    install(site_packages, "umim-mine", "fedavg = umim.aggregation.uniform:Uniform")
+    assert isinstance(make_strategy(AggregationSpec(strategy="fedavg")), FedAvg)
+    assert packages("fedavg") == ()
+
+
+def test_a_name_that_two_packages_register_is_refused(site_packages: Path) -> None:
+    install(site_packages, "umim-mine", "mine = umim.aggregation.uniform:Uniform")
+    install(site_packages, "umim-yours", "mine = umim.aggregation.fedavg:FedAvg")
+    with pytest.raises(ConfigError, match=r"'mine' is registered twice, as umim\.aggregation\..*uninstall one"):
+        check_strategy(AggregationSpec(strategy="mine"))
+
+
+@pytest.mark.parametrize("place", ["umim_nowhere:Mine", "umim.aggregation.uniform:Mine"])
+def test_a_strategy_whose_code_is_missing_is_named(site_packages: Path, place: str) -> None:
+    install(site_packages, "umim-mine", f"mine = {place}")
+    with pytest.raises(ConfigError, match=rf"strategy: 'mine' is {re.escape(place)}, which has no such code: "):
+        make_strategy(AggregationSpec(strategy="mine"))
