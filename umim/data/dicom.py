@@ -17,6 +17,7 @@ from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_rescale
 from pydicom.pixels.utils import pixel_array
+from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from umim.api.jobs import DatasetLocation
@@ -36,27 +37,30 @@ GROUP_LENGTH_BYTES = 12
 PIECE_BYTES = 1 << 20
 RLE_FRAME_BYTES = 1 << 10
 """More than the offset tables and the padding of a frame take (PS3.5, G)."""
-TAGS = (
-    "PatientID",
-    "StudyInstanceUID",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PlanarConfiguration",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "WindowCenter",
-    "WindowWidth",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-    "PixelData",
-)
+TAGS = [
+    Tag(keyword)
+    for keyword in (
+        "PatientID",
+        "StudyInstanceUID",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "PlanarConfiguration",
+        "NumberOfFrames",
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "WindowCenter",
+        "WindowWidth",
+        "RescaleIntercept",
+        "RescaleSlope",
+        "ExtendedOffsetTable",
+        "ExtendedOffsetTableLengths",
+        "PixelData",
+    )
+]
 """Elements that are kept. The others are passed over: the patient's data is not needed, and may be of any size."""
 _PREAMBLE = 128
 
@@ -95,7 +99,7 @@ def _read(path: Path) -> pydicom.Dataset:
         meta = read_file_meta_info(path)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             return _read_deflated(path, meta)
-        return pydicom.dcmread(path, specific_tags=list(TAGS))
+        return pydicom.dcmread(path, specific_tags=TAGS)
     except (*UNREADABLE, InvalidDicomError) as error:
         raise DataError(f"{path} cannot be read as DICOM: {error}") from error
 
@@ -109,6 +113,9 @@ def _read_deflated(path: Path, meta: pydicom.Dataset) -> pydicom.Dataset:
         for piece in iter(lambda: inflater.unconsumed_tail or stream.read(PIECE_BYTES), b""):
             content += inflater.decompress(piece, PIECE_BYTES)
             check_limit(f"{path}: bytes that it inflates to", len(content), MOST_INFLATED_BYTES)
+    if not inflater.eof:
+        raise EOFError("its deflated content is cut off")
+    content += inflater.flush()
     inner = read_dataset(BytesIO(content), is_implicit_VR=False, is_little_endian=True, specific_tags=TAGS)
     return pydicom.FileDataset(path, inner, file_meta=meta, is_implicit_VR=False, is_little_endian=True)
 
