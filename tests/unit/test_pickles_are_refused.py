@@ -224,8 +224,14 @@ def test_the_result_of_a_job(payload: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("name", "format"),
-    [("a.npz", "npz"), ("a.png", "imagefolder"), ("a.tif", "imagefolder"), ("a.dcm", "dicom"), ("a.nii", "nifti")]
-    + [("a.nii.gz", "nifti")],
+    [
+        ("a.npz", "npz"),
+        ("a.png", "imagefolder"),
+        ("a.tif", "imagefolder"),
+        ("a.dcm", "dicom"),
+        ("a.nii", "nifti"),
+        ("a.nii.gz", "nifti"),
+    ],
 )
 def test_an_image_of_a_hospital(payload: bytes, tmp_path: Path, name: str, format: Any) -> None:
     (tmp_path / "data").mkdir()

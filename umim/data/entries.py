@@ -98,8 +98,9 @@ def _check_link(root: Path, path: Path) -> None:
 
 def _is_below(root: Path, path: Path) -> bool:
     try:
+        path.exists()  # raises for a name that is too long, which resolve takes as it is
         return path.resolve().is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError):  # a name with NUL or too long, a circle of links
+    except (OSError, ValueError, RuntimeError):  # or holds NUL, or is a circle of links
         return False
 
 

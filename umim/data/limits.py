@@ -48,6 +48,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     MemoryError,
     OSError,
     RuntimeError,
+    StopIteration,
     SyntaxError,
     TypeError,
     ValueError,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from umim.api.jobs import DatasetLocation
 from umim.data.dataset import Report, Sample
 from umim.data.entries import Entry, find_entries
-from umim.data.limits import MOST_FRAMES, MOST_LEADING_BYTES, UNREADABLE, check_limit, check_size
+from umim.data.limits import MOST_FRAMES, MOST_INFLATION, MOST_LEADING_BYTES, UNREADABLE, check_limit, check_size
 from umim.data.pixels import scale_percentiles
 from umim.errors import DataError
 
@@ -97,6 +97,6 @@ def _check_claims(path: Path, header: nibabel.Nifti1Header) -> None:
     check_limit(f"{path}: number of slices", largest, MOST_FRAMES)
     start = header.get_data_offset()
     check_limit(f"{path}: bytes before the voxels", start, MOST_LEADING_BYTES)
-    if not path.name.lower().endswith(".gz"):
-        needed = start + math.prod(sides) * dtype.itemsize
-        check_limit(f"{path}: bytes that its header says it has", needed, path.stat().st_size)
+    most = path.stat().st_size * (MOST_INFLATION if path.name.lower().endswith(".gz") else 1)
+    needed = start + math.prod(sides) * dtype.itemsize
+    check_limit(f"{path}: bytes that its header says it has", needed, most)
