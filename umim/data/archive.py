@@ -55,7 +55,7 @@ class Archive:
                 start = stream.tell()
             self._check_array(member, what, dtype, shape, start)
             with self._file.open(member) as stream:
-                result: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+                result: NDArray[Any] = npy.read_array(stream, allow_pickle=False)  # type: ignore[no-untyped-call]
         except UNREADABLE as error:
             raise unreadable(self._path, f"{name}: {error}") from error
         return result
@@ -100,8 +100,8 @@ def unreadable(path: Path, reason: object) -> DataError:
 
 
 def _header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    version = npy.read_magic(stream)
+    version = npy.read_magic(stream)  # type: ignore[no-untyped-call]
     if version not in _HEADERS:
         raise ValueError(f"an array of format {version}; allowed are {', '.join(map(str, _HEADERS))}")
-    shape, _, dtype = _HEADERS[version](stream)
+    shape, _, dtype = _HEADERS[version](stream)  # type: ignore[no-untyped-call]
     return dtype, shape

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_rescale
 from pydicom.pixels.utils import pixel_array
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from umim.api.jobs import DatasetLocation
@@ -37,7 +38,7 @@ GROUP_LENGTH_BYTES = 12
 PIECE_BYTES = 1 << 20
 RLE_FRAME_BYTES = 1 << 10
 """More than the offset tables and the padding of a frame take (PS3.5, G)."""
-TAGS = [
+TAGS: list[BaseTag | int] = [
     Tag(keyword)
     for keyword in (
         "PatientID",
@@ -63,6 +64,7 @@ TAGS = [
 ]
 """Elements that are kept. The others are passed over: the patient's data is not needed, and may be of any size."""
 _PREAMBLE = 128
+_UNREADABLE: tuple[type[Exception], ...] = (*UNREADABLE, InvalidDicomError)
 
 
 def read_dicom(location: DatasetLocation, report: Report) -> Iterator[Sample]:
@@ -100,11 +102,11 @@ def _read(path: Path) -> pydicom.Dataset:
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             return _read_deflated(path, meta)
         return pydicom.dcmread(path, specific_tags=TAGS)
-    except (*UNREADABLE, InvalidDicomError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path} cannot be read as DICOM: {error}") from error
 
 
-def _read_deflated(path: Path, meta: pydicom.Dataset) -> pydicom.Dataset:
+def _read_deflated(path: Path, meta: FileMetaDataset) -> pydicom.Dataset:
     """Inflate what follows the file meta information (PS3.5, A.5) as far as allowed. pydicom knows no limit."""
     with path.open("rb") as stream:
         stream.seek(_PREAMBLE + len(MARK) + GROUP_LENGTH_BYTES + int(meta.FileMetaInformationGroupLength))
