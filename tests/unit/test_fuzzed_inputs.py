@@ -142,7 +142,7 @@ def places(value: Any, path: Path_ = ()) -> Iterator[Path_]:
 def replaced(value: Any, path: Path_, new: Any) -> Any:
     if not path:
         return new
-    copied = dict(value) if isinstance(value, dict) else list(value)
+    copied: Any = dict(value) if isinstance(value, dict) else list(value)
     copied[path[0]] = replaced(value[path[0]], path[1:], new)
     return copied
 

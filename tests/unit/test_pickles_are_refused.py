@@ -258,8 +258,9 @@ def objects(path: Path, name: str, bomb: Bomb) -> None:
     """Write an archive whose array holds objects, as numpy pickles them."""
     array = np.empty(4, dtype=object)
     array[:] = [bomb] * 4
-    images = {f"{side}_images": pixels(0, (4, 8, 8)) for side in ("train", "test")}
-    np.savez(path, **{**images, "train_labels": np.arange(4), "test_labels": np.arange(4), name: array})
+    images = pixels(0, (4, 8, 8))
+    arrays: dict[str, Any] = {"train_images": images, "train_labels": np.arange(4), "test_images": images}
+    np.savez(path, **{**arrays, "test_labels": np.arange(4), name: array})
 
 
 def members(path: Path, payload: bytes) -> None:

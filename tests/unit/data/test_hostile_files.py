@@ -22,7 +22,8 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit, RLELossless
+from pydicom.filebase import DicomBytesIO
+from pydicom.uid import UID, JPEGBaseline8Bit, RLELossless
 
 from tests.unit.data.files import location, pixels, write_dicom, write_nifti, write_png
 from umim.api.hospital import DataFormat, Task
@@ -77,9 +78,11 @@ def raw_header(text: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(raw)) + raw
 
 
-def archive(path: Path, compression: int = zipfile.ZIP_STORED, **members: bytes) -> Path:
+def archive(
+    path: Path, compression: int = zipfile.ZIP_STORED, members: dict[str, bytes] | None = None, **more: bytes
+) -> Path:
     with zipfile.ZipFile(path, "w", compression) as file:
-        for name, content in members.items():
+        for name, content in ((members or {}) | more).items():
             file.writestr(f"{name}.npy", content)
     return path
 
@@ -245,9 +248,9 @@ def test_more_labels_than_allowed_are_refused(tmp_path: Path, monkeypatch: pytes
 def test_the_archives_of_an_evaluation_are_read_the_same_way(tmp_path: Path) -> None:
     arrays = {f"{side}_{name}": npy(value) for side in ("train", "test") for name, value in
               (("images", GREY), ("labels", LABELS))}  # fmt: skip
-    assert load_pack(archive(tmp_path / "a.npz", **arrays)).classes == ("0", "1")
+    assert load_pack(archive(tmp_path / "a.npz", members=arrays)).classes == ("0", "1")
     with little_memory(), pytest.raises(DataError, match="test_images is uint8"):
-        load_pack(archive(tmp_path / "a.npz", **{**arrays, "test_images": npy(shape=(2**40, 16, 16))}))
+        load_pack(archive(tmp_path / "a.npz", members={**arrays, "test_images": npy(shape=(2**40, 16, 16))}))
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -303,7 +306,8 @@ def deflated(path: Path, content: bytes) -> Path:
     """Replace what follows the file meta information, and say that it is deflated."""
     meta = pydicom.filereader.read_file_meta_info(path)
     meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
-    stream = io.BytesIO()
+    stream = DicomBytesIO()
+    stream.is_little_endian, stream.is_implicit_VR = True, False
     pydicom.filewriter.write_file_meta_info(stream, meta, enforce_standard=True)
     path.write_bytes(bytes(128) + b"DICM" + stream.getvalue() + content)
     return path
@@ -337,7 +341,7 @@ def test_a_damaged_deflated_dicom_file_is_refused(scan: Path, content: bytes) ->
     refused(deflated(scan, content).parent, "dicom", "a.dcm cannot be read as DICOM")
 
 
-def compressed(path: Path, syntax: str, *frames: bytes, **fields: Any) -> Path:
+def compressed(path: Path, syntax: UID, *frames: bytes, **fields: Any) -> Path:
     header = pydicom.dcmread(path)
     header.file_meta.TransferSyntaxUID = syntax
     header.PixelData = encapsulate(list(frames))
