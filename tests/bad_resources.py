@@ -153,7 +153,7 @@ BAD: list[Bad] = [
     Bad(_R, "spec.aggregation.byzantine", 500),
     Bad(_R, "spec.aggregation.scales", [1] * 17),
     Bad(_R, "spec.retries", 10**6),
-    Bad(_R, "spec.deadline", "9999999999999999h"),
+    Bad(_R, "spec.deadline", "99999999999999999999h"),
     Bad(_R, "spec.deadline", "-1h"),
     Bad(_R, "spec.deadline", "3s", "rule"),
     Bad(_R, "spec.ttlAfterFinished", "forever"),

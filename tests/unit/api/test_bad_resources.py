@@ -42,6 +42,8 @@ def refusals(kind: str, spec: Any) -> list[str]:
         model = MODELS[kind].model_validate(spec)
     except ValidationError as error:
         return [".".join(["spec", *map(str, item["loc"])]) for item in error.errors()]
+    if kind == "GlobalModel":
+        return []  # its only rule compares with what it was before
     return [dotted(problem.partition(":")[0]) for problem in problems(model, "spec")]
 
 
@@ -60,7 +62,7 @@ def test_what_is_changed_is_accepted_unchanged(kind: str) -> None:
 def test_there_are_enough_of_every_kind_and_none_is_there_twice() -> None:
     assert len(BAD) >= 40
     assert {bad.kind for bad in BAD} == MODELS.keys()
-    assert len({bad.title for bad in BAD}) == len(BAD)
+    assert len({(bad.kind, bad.field, repr(bad.value)) for bad in BAD}) == len(BAD)
 
 
 @pytest.mark.parametrize("bad", CASES)
