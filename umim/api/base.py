@@ -76,7 +76,7 @@ def _in_range(value: datetime) -> datetime:
 Timestamp = Annotated[datetime, AfterValidator(_in_range), PlainSerializer(_rfc3339, return_type=str)]
 """A time with zone, serialised as RFC 3339 in UTC with whole seconds, as metav1.Time is."""
 
-MOST_MESSAGE_CHARACTERS = 1000
+MOST_MESSAGE_CHARACTERS = 1024
 
 
 def shortened(text: str, most: int = MOST_MESSAGE_CHARACTERS) -> str:
