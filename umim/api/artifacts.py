@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from umim.api.base import DNS_LABEL_PATTERN, INT64, ApiModel, Digest, FiniteFloat, Metrics, ModelReference, Timestamp
+from umim.api.base import (
+    DNS_LABEL_PATTERN,
+    INT64,
+    ApiModel,
+    Digest,
+    FiniteFloat,
+    Message,
+    Metrics,
+    ModelReference,
+    Timestamp,
+)
 from umim.api.globalmodel import Classes, Contributor, SharedHead
 from umim.api.hospital import Task
 from umim.api.round import EncodingFormat
@@ -137,7 +147,7 @@ class Exclusion(ApiModel):
     """The site as namespace.name."""
     reason: ExclusionReason
     """Cause from a fixed list."""
-    message: str
+    message: Message
     """The cause as a sentence, naming the tensor or field."""
 
 
@@ -148,7 +158,7 @@ class HeadExclusion(ApiModel):
     """The site as namespace.name."""
     task_name: str
     """Name of the task."""
-    message: str
+    message: Message
     """The cause as a sentence."""
 
 
@@ -186,5 +196,5 @@ class JobResult(ApiModel):
     """Heads that were left out, sorted by site."""
     metrics: Metrics = Field(default_factory=dict)
     """Figures of the server (server_...)."""
-    message: str = ""
+    message: Message = ""
     """Why there is no model, for people."""

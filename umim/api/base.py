@@ -64,8 +64,28 @@ Duration = Annotated[
 ]
 """A Go-style duration string, see ``parse_duration``."""
 
-Timestamp = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+
+def _in_range(value: datetime) -> datetime:
+    try:
+        value.astimezone(UTC)
+    except (OverflowError, ValueError) as error:
+        raise ValueError("must be from the year 1 to 9999 in UTC") from error
+    return value
+
+
+Timestamp = Annotated[datetime, AfterValidator(_in_range), PlainSerializer(_rfc3339, return_type=str)]
 """A time with zone, serialised as RFC 3339 in UTC with whole seconds, as metav1.Time is."""
+
+MOST_MESSAGE_CHARACTERS = 1024
+
+
+def shortened(text: str, most: int = MOST_MESSAGE_CHARACTERS) -> str:
+    """Return a text, cut where it is longer than ``most``: what quotes a hostile file may be of any length."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+Message = Annotated[str, AfterValidator(shortened)]
+"""A sentence for the status of a round, which the API server stores up to a size only."""
 
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 """A sha256 as 64 hexadecimal digits."""

@@ -38,6 +38,17 @@ def parse_manifest(model: type[ManifestT], data: bytes, key: str) -> ManifestT:
         raise ManifestError(f"{key}: {first_problem(error)}", field) from error
 
 
+def get_manifest(store: ObjectStore, key: str) -> bytes:
+    """Return a manifest's bytes. Raises ManifestError where there are more than allowed.
+
+    No more are read: between a look at the object's size and the reading, a site may replace it.
+    """
+    data = store.read_range(key, 0, MAX_MANIFEST_BYTES + 1)
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{key}: at most {MAX_MANIFEST_BYTES} bytes are allowed, it has more", "")
+    return data
+
+
 def read_update_manifest(store: ObjectStore, round_uid: str, site: str, attempt: int) -> UpdateManifest | None:
     """Return the manifest of a committed update, or None while it is not committed.
 
@@ -89,9 +100,4 @@ def software_versions(distributions: Sequence[str]) -> dict[str, str]:
 
 
 def _read(store: ObjectStore, model: type[ManifestT], key: str) -> ManifestT | None:
-    info = store.stat(key)
-    if info is None:
-        return None
-    if info.size_bytes > MAX_MANIFEST_BYTES:
-        raise ManifestError(f"{key}: {info.size_bytes} bytes, at most {MAX_MANIFEST_BYTES} are allowed", "")
-    return parse_manifest(model, store.get(key), key)
+    return None if store.stat(key) is None else parse_manifest(model, get_manifest(store, key), key)
