@@ -10,8 +10,10 @@ import pytest
 from hack import render
 from tests.unit.charts import kube
 from tests.unit.charts.helm import Helm
+from umim import contract
 from umim.api import hospital as api
 from umim.api.base import ApiModel
+from umim.api.jobs import HospitalPolicy
 
 SAMPLE = render.ROOT / "manifests/samples/values/umim-hospital.yaml"
 
@@ -54,6 +56,10 @@ def test_lint_finds_nothing(helm: Helm) -> None:
         (("hospital.data.format=dicom", "volumes.data.accessModes={Sometimes}"), "'/volumes/data/accessModes/0'"),
         (("hospital.data.format=dicom", "networkPolicy.store.namespace="), "networkPolicy.store has neither"),
         (("hospital.data.format=dicom", "networkPolicy.store.cidrs={anywhere}"), "'/networkPolicy/store/cidrs/0'"),
+        (("hospital.data.format=dicom", "hospital.architectures={Vit}"), "'/hospital/architectures/0'"),
+        (("hospital.data.format=dicom", "hospital.maxEpochs=0"), "'/hospital/maxEpochs'"),
+        (("hospital.data.format=dicom", "hospital.timeWindows[0].opens=20:00"), "'/hospital/timeWindows/0'"),
+        (("hospital.data.format=dicom", "hospital.publicKey=abc"), "'/hospital/publicKey'"),
         (("hospital.data.format=dicom", "hospital.epsilon=3"), "additional properties 'epsilon' not allowed"),
     ],
 )
@@ -92,6 +98,38 @@ def test_a_hospital_can_name_its_task_and_allow_its_head(helm: Helm) -> None:
     assert (spec.data.task_name, spec.privacy.allowed_artifacts) == ("chest-ct", ["update", "head"])
 
 
+LIMITS = (
+    'hospital.architectures=["vit_tiny_patch16_224"]',
+    "hospital.maxEpochs=5",
+    'hospital.timeWindows=[{"days":["Sat","Sun"],"opens":"00:00","closes":"00:00"},{"opens":"20:00","closes":"06:00"}]',
+    f'hospital.publicKey="{"A" * 43}="',
+)
+
+
+def test_the_limits_of_trainings_are_what_the_values_say(helm: Helm) -> None:
+    spec = consent(helm.template("umim-hospital", json=LIMITS))
+    assert (spec.architectures, spec.max_epochs, spec.public_key) == (["vit_tiny_patch16_224"], 5, "A" * 43 + "=")
+    assert spec.time_windows == [
+        api.TimeWindow(days=["Sat", "Sun"], opens="00:00", closes="00:00"),
+        api.TimeWindow(opens="20:00", closes="06:00"),
+    ]
+
+
+@pytest.mark.parametrize("limits", [(), LIMITS])
+def test_the_jobs_read_the_same_terms_as_the_operator(helm: Helm, limits: tuple[str, ...]) -> None:
+    for documents in (helm.template("umim-hospital", values=SAMPLE, json=limits), helm.template("umim-hospital")):
+        (name,) = kube.of_kind(documents, "Hospital")
+        mounted = kube.of_kind(documents, "ConfigMap")[contract.policy_name(name)]["data"][contract.POLICY_FILE]
+        policy = HospitalPolicy.model_validate_json(mounted)
+        assert policy.spec == consent(documents)
+        assert (policy.namespace, policy.name) == ("hospital-a", name)
+
+
+def test_the_operator_cannot_touch_the_policy(helm: Helm) -> None:
+    (role,) = kube.of_kind(helm.template("umim-hospital"), "Role").values()
+    assert not {resource for _, resource, _ in kube.rights(role)} & {"configmaps", "hospitals", "roles", "*"}
+
+
 def test_unset_values_leave_the_defaults_to_the_api(helm: Helm) -> None:
     spec = consent(helm.template("umim-hospital"))
     assert spec.privacy == api.PrivacySpec()
@@ -114,6 +152,10 @@ def test_the_schema_allows_what_the_api_allows() -> None:
     assert schema("hospital", "data", "task")["enum"] == list(get_args(api.Task))
     artifacts = schema("hospital", "privacy", "allowedArtifacts")["items"]["enum"]
     assert artifacts == list(get_args(api.ArtifactKind))
+    window = schema("hospital", "timeWindows")["items"]["properties"]
+    assert window["days"]["items"]["enum"] == list(get_args(api.Day))
+    assert {window[name]["pattern"] for name in ("opens", "closes")} == {api.CLOCK_PATTERN}
+    assert set(window) == {str(field.alias) for field in api.TimeWindow.model_fields.values()}
 
 
 def test_the_operator_manages_jobs_writes_secrets_and_looks_at_pods(helm: Helm) -> None:

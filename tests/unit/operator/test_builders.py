@@ -100,6 +100,7 @@ def test_pods_meet_the_restricted_pod_security_standard(role: Role) -> None:
     assert {kind for volume in found["volumes"] for kind in volume if kind != "name"} <= {
         "emptyDir",
         "persistentVolumeClaim",
+        "configMap",
     }
 
 
@@ -168,6 +169,15 @@ def test_a_site_pod_mounts_the_images_read_only_and_keeps_its_checkpoints() -> N
     mounts = {mount["name"]: mount for mount in container("site")["volumeMounts"]}
     assert mounts["data"] == {"name": "data", "mountPath": "/data", "readOnly": True}
     assert mounts["work"]["mountPath"] == "/work"
+
+
+def test_a_site_pod_mounts_its_hospitals_policy_by_a_name_that_no_round_chooses() -> None:
+    volumes = {volume["name"]: volume for volume in pod("site")["volumes"]}
+    assert volumes["policy"]["configMap"] == {"name": "umim-policy-radiology", "optional": True}
+    mounts = {mount["name"]: mount for mount in container("site")["volumeMounts"]}
+    assert mounts["policy"] == {"name": "policy", "mountPath": "/etc/umim/policy", "readOnly": True}
+    for role in ("init", "aggregate"):
+        assert "policy" not in {volume["name"] for volume in pod(role)["volumes"]}  # type: ignore[arg-type]
 
 
 def test_server_pods_use_the_servers_account_and_images() -> None:
