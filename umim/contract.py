@@ -82,9 +82,13 @@ MANIFEST_FILE = "manifest.json"
 """Names of a model's two files, in the store and where it is fetched to."""
 
 
+MODELS = "models/sha256/"
+"""Key prefix of all global models."""
+
+
 def model_prefix(digest: str) -> str:
     """Return the key prefix of a global model."""
-    return f"models/sha256/{digest}/"
+    return f"{MODELS}{digest}/"
 
 
 def model_key(digest: str) -> str:

@@ -77,7 +77,5 @@ class TrainingError(UmimError):
     exit_code = 70
 
 
-PERMANENT_EXIT_CODES: frozenset[int] = frozenset(
-    {DataError.exit_code, ConfigError.exit_code, PolicyError.exit_code}
-)
+PERMANENT_EXIT_CODES: frozenset[int] = frozenset({DataError.exit_code, ConfigError.exit_code, PolicyError.exit_code})
 """Exit codes after which the same Job would fail the same way again."""

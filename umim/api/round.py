@@ -32,6 +32,7 @@ EncodingFormat = Literal["full", "delta", "bf16", "int8", "top-k"]
 Weighting = Literal["samples", "equal"]
 Mixing = Literal["none", "nearest-neighbors"]
 
+
 class ParentSpec(ApiModel):
     """What the sites start from. Exactly one field is set."""
 

@@ -34,26 +34,19 @@ class AuditLog:
     def record(self, event: Event, manifest: UpdateManifest, manifest_digest: str) -> None:
         """Append a line for each artifact of an update: update, head, and the manifest with its figures.
 
-        ``manifest_digest`` is the sha256 of the manifest's canonical bytes. Raises OSError when the volume cannot take it: then nothing may leave.
+        ``manifest_digest`` is the sha256 of the manifest's canonical bytes. Raises OSError when the volume cannot take
+        it: then nothing may leave.
         """
         files = {"update": manifest.file} | ({} if manifest.head is None else {"head": manifest.head.file})
-        entries = [(kind, file.key, file.digest, file.size_bytes) for kind, file in files.items()]
         key = contract.update_manifest_key(manifest.round_uid, manifest.site, manifest.attempt)
-        lines = [
-            {
-                "time": self._now().strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "event": event,
-                "round": self._round,
-                "roundUid": manifest.round_uid,
-                "attempt": manifest.attempt,
-                "kind": kind,
-                "key": key_,
-                "digest": digest,
-                "sizeBytes": size,
-            }
-            for kind, key_, digest, size in (*entries, ("manifest", key, manifest_digest, None))
+        time = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        about = {"round": self._round, "roundUid": manifest.round_uid, "attempt": manifest.attempt}
+        lines: list[dict[str, object]] = [
+            {"kind": kind, "key": file.key, "digest": file.digest, "sizeBytes": file.size_bytes}
+            for kind, file in files.items()
         ]
-        self._append("".join(json.dumps(_known(line)) + "\n" for line in lines))
+        lines.append({"kind": "manifest", "key": key, "digest": manifest_digest})
+        self._append("".join(json.dumps({"time": time, "event": event, **about, **line}) + "\n" for line in lines))
 
     def _append(self, text: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +61,3 @@ class AuditLog:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-
-
-def _known(line: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in line.items() if value is not None}

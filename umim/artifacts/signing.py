@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -44,7 +43,7 @@ class Signer:
 
     @classmethod
     def from_pem(cls, path: Path) -> Signer:
-        """Read a private key: PKCS #8 as PEM, as ``umim keygen`` and ``openssl genpkey`` write it. Raises ConfigError."""
+        """Read a private key, PKCS #8 as PEM, as of ``umim keygen`` or ``openssl genpkey``. Raises ConfigError."""
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -101,14 +100,6 @@ def check_model(manifest: ModelManifest, public_key: str) -> None:
     _verify(canonical_bytes(manifest), manifest.signature, public_key, what)
 
 
-def find_key(signature: Signature, keys: Mapping[str, str], what: str) -> str:
-    """Return the name of the key that a signature names. ``keys``: public keys by name. Raises SignatureError."""
-    for name, public_key in keys.items():
-        if key_id(public_key) == signature.key_id:
-            return name
-    raise SignatureError(f"{what} is signed with key {signature.key_id}, which is not among the trusted ones")
-
-
 def _attestation(manifest: UpdateManifest, signature: Signature) -> Attestation:
     return Attestation(
         round_uid=manifest.round_uid,
@@ -130,7 +121,7 @@ def _verify(content: bytes, signature: Signature, public_key: str, what: str) ->
     try:
         Ed25519PublicKey.from_public_bytes(_raw(public_key)).verify(base64.b64decode(signature.value), content)
     except InvalidSignature as error:
-        raise SignatureError(f"{what} is not what key {wanted} signed: it was changed, or the key is another") from error
+        raise SignatureError(f"{what} is not what key {wanted} signed: it or the signature was changed") from error
 
 
 def _raw(public_key: str) -> bytes:

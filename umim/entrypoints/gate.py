@@ -79,7 +79,7 @@ def read_policy(path: Path) -> HospitalPolicy:
     """Return a hospital's policy. Raises PolicyError naming the file, the field and what is wrong with it."""
     if not path.is_file():
         raise PolicyError(
-            f"there is no {path}: the hospital's policy is a ConfigMap {contract.policy_name('NAME')} in its namespace, "
+            f"there is no {path}: the hospital's policy is ConfigMap {contract.policy_name('NAME')} of its namespace, "
             "which charts/umim-hospital makes; without it nothing is trained"
         )
     try:

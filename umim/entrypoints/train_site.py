@@ -76,9 +76,7 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
         tracing.shutdown()
 
 
-def train_once(
-    store: ObjectStore, config: SiteJobConfig, around: Surroundings, gate: Gate | None = None
-) -> None:
+def train_once(store: ObjectStore, config: SiteJobConfig, around: Surroundings, gate: Gate | None = None) -> None:
     """Train and commit the update, unless this attempt already has. Checkpoints are removed after the commit.
 
     ``gate`` is the hospital's own; None in a simulation, where there is nobody to guard against.

@@ -1,4 +1,4 @@
-"""What the hospital's own policy says against a Job that the operator configured. Pure; the Job asks it, see ADR 0011."""
+"""What the hospital's own policy says against a Job that the operator configured. Pure; for the Job, see ADR 0011."""
 
 from __future__ import annotations
 
@@ -56,13 +56,17 @@ def check_open(policy: HospitalPolicy, now: datetime) -> None:
 
 def _check_privacy(sent: PrivacySpec, own: PrivacySpec) -> None:
     for name in PrivacySpec.model_fields:
-        as_strict = AS_STRICT.get(name, lambda one, other: one == other)
+        as_strict = AS_STRICT.get(name, _equal)
         asked, allowed = getattr(sent, name), getattr(own, name)
         if not as_strict(asked, allowed):
             raise PolicyError(
                 f"privacy.{to_camel(name)} is {asked}, the hospital's policy has {allowed}: the operator may be "
                 "stricter, not looser"
             )
+
+
+def _equal(sent: object, own: object) -> bool:
+    return sent == own
 
 
 def _check_gpus(gpus: int, own: HospitalSpec) -> None:
@@ -74,4 +78,3 @@ def _check_gpus(gpus: int, own: HospitalSpec) -> None:
 def _expect(field: str, sent: object, own: object) -> None:
     if sent != own:
         raise PolicyError(f"{field} is {sent}, the hospital's policy has {own}")
-

@@ -65,3 +65,13 @@ privacy:
   noiseMultiplier: {{ toJson $hospital.privacy.noiseMultiplier }}
   minPatients: {{ int64 $hospital.privacy.minPatients }}
 {{- end }}
+
+{{/* Variables that a site's Job may have, and those that its Secret may hold, as CEL lists. */}}
+{{- define "umim-hospital.environment" -}}
+['UMIM_CONFIG', 'UMIM_S3_ENDPOINT', 'UMIM_S3_BUCKET', 'UMIM_S3_REGION', 'UMIM_REDIS_URL',
+        'OTEL_EXPORTER_OTLP_ENDPOINT', 'TRACEPARENT', 'OMP_NUM_THREADS']
+{{- end }}
+{{- define "umim-hospital.credentials" -}}
+['UMIM_S3_ACCESS_KEY', 'UMIM_S3_SECRET_KEY', 'UMIM_S3_SESSION_TOKEN', 'UMIM_REDIS_USERNAME',
+        'UMIM_REDIS_PASSWORD']
+{{- end }}

@@ -6,6 +6,7 @@ import json
 from typing import Any, get_args
 
 import pytest
+import yaml
 
 from hack import render
 from tests.unit.charts import kube
@@ -87,6 +88,13 @@ def test_the_consent_is_what_the_values_say(helm: Helm) -> None:
         work_claim_name="umim-work",
         service_account_name="umim-site",
         max_resources={"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"},
+        architectures=["vit_tiny_patch16_224", "vit_small_patch16_224"],
+        max_epochs=10,
+        time_windows=[
+            api.TimeWindow(opens="20:00", closes="06:00"),
+            api.TimeWindow(days=["Sat", "Sun"], opens="00:00", closes="00:00"),
+        ],
+        public_key="nQBDEM4gQ3dcqW2cQ5WmFv6cA9pV1Cz0J0kqS3v0m1w=",
         privacy=api.PrivacySpec(clip_norm=10, noise_multiplier=0.5, min_patients=20),
     )
     assert kube.of_kind(documents, "Hospital")["radiology"]["metadata"]["labels"]["umim.dev/modality"] == "ct"
@@ -171,6 +179,65 @@ def test_the_operator_manages_jobs_writes_secrets_and_looks_at_pods(helm: Helm) 
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "umim-operator", "namespace": "umim-system"}]
     assert kube.of_kind(documents, "ClusterRole") == {}
     assert kube.of_kind(documents, "ClusterRoleBinding") == {}
+
+
+ADMISSION = ("admissionPolicy.enabled=true", "admissionPolicy.images={umim/trainer:1}")
+
+
+def test_without_being_asked_the_chart_makes_nothing_that_is_cluster_wide(helm: Helm) -> None:
+    assert kube.of_kind(helm.template("umim-hospital"), "ValidatingAdmissionPolicy") == {}
+
+
+def test_the_admission_policies_bind_the_operator_in_this_namespace_alone(helm: Helm) -> None:
+    documents = helm.template("umim-hospital", *ADMISSION)
+    policies = kube.of_kind(documents, "ValidatingAdmissionPolicy")
+    bindings = kube.of_kind(documents, "ValidatingAdmissionPolicyBinding")
+    assert set(policies) == set(bindings) == {"umim-hospital-a-jobs", "umim-hospital-a-secrets"}
+    for name, policy in policies.items():
+        assert policy["spec"]["failurePolicy"] == "Fail"
+        (condition,) = policy["spec"]["matchConditions"]
+        assert condition["expression"].endswith("== 'system:serviceaccount:umim-system:umim-operator'")
+        binding = bindings[name]["spec"]
+        assert (binding["policyName"], binding["validationActions"]) == (name, ["Deny"])
+        labels = binding["matchResources"]["namespaceSelector"]["matchLabels"]
+        assert labels == {"kubernetes.io/metadata.name": "hospital-a"}
+
+
+def test_the_admission_policy_admits_the_jobs_that_the_operator_makes(helm: Helm) -> None:
+    documents = helm.template("umim-hospital", *ADMISSION)
+    jobs = kube.of_kind(documents, "ValidatingAdmissionPolicy")["umim-hospital-a-jobs"]["spec"]["validations"]
+    text = " ".join(item["expression"] for item in jobs)
+    golden = yaml.safe_load((render.ROOT / "tests/golden/operator/site-job.yaml").read_text())
+    (container,) = golden["spec"]["template"]["spec"]["containers"]
+    public = {contract.ENV_REDIS_URL, contract.ENV_S3_REGION, "OTEL_EXPORTER_OTLP_ENDPOINT"}
+    for name in {item["name"] for item in container["env"]} | public:
+        assert f"'{name}'" in text
+    for mount in container["volumeMounts"]:
+        assert f"m.name == '{mount['name']}' && m.mountPath == '{mount['mountPath']}'" in text
+    assert f"size(variables.mounts) == {len(container['volumeMounts'])}" in text
+    assert str(container["command"]).replace('"', "'") in text
+    assert '"umim/trainer:1"' in text
+    assert f"'{contract.policy_name('radiology')}'" in text
+    assert f"'{contract.signing_name('radiology')}'" in text
+
+
+def test_the_admission_policy_admits_the_credentials_of_jobs(helm: Helm) -> None:
+    policies = kube.of_kind(helm.template("umim-hospital", *ADMISSION), "ValidatingAdmissionPolicy")
+    text = " ".join(item["expression"] for item in policies["umim-hospital-a-secrets"]["spec"]["validations"])
+    for name in (
+        contract.ENV_S3_ACCESS_KEY,
+        contract.ENV_S3_SECRET_KEY,
+        contract.ENV_S3_SESSION_TOKEN,
+        contract.ENV_REDIS_USERNAME,
+        contract.ENV_REDIS_PASSWORD,
+        contract.LABEL_ROUND_UID,
+    ):
+        assert f"'{name}'" in text
+    assert f"startsWith('{contract.signing_name('')}')" in text
+
+
+def test_an_admission_policy_without_images_is_refused(helm: Helm) -> None:
+    assert "no Job could ever start" in helm.refusal("umim-hospital", "admissionPolicy.enabled=true")
 
 
 def test_another_operator_can_be_bound(helm: Helm) -> None:

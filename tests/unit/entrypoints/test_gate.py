@@ -15,7 +15,8 @@ from umim import contract
 from umim.api.jobs import SiteJobConfig
 from umim.artifacts.manifests import read_update_manifest
 from umim.artifacts.memory import MemoryStore
-from umim.entrypoints.gate import Gate, read_policy
+from umim.artifacts.signing import Signer, attest
+from umim.entrypoints.gate import Gate, Mounts, read_policy
 from umim.entrypoints.train_site import main, train_once
 from umim.errors import PolicyError, StoreError, WindowClosedError
 from umim.training.runtime import Runtime
@@ -45,13 +46,19 @@ def write_policy(folder: Path, **spec: Any) -> Path:
     return folder
 
 
-def open_gate(config: SiteJobConfig, tmp_path: Path, now: datetime = NOW, **spec: Any) -> Gate:
-    return Gate.open(config, 0, write_policy(tmp_path / "policy", **spec), tmp_path / "work", lambda: now)
+def mounts(tmp_path: Path, **spec: Any) -> Mounts:
+    return Mounts(write_policy(tmp_path / "policy", **spec), tmp_path / "signing", tmp_path / "work")
+
+
+def open_gate(config: SiteJobConfig, tmp_path: Path, **spec: Any) -> Gate:
+    return Gate.open(config, 0, mounts(tmp_path, **spec), lambda: NOW)
 
 
 def test_without_a_policy_nothing_is_trained(config: SiteJobConfig, tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"no .*hospital.json: .* ConfigMap umim-policy-NAME .* nothing is trained"):
-        Gate.open(config, 0, tmp_path, tmp_path, lambda: NOW)
+    with pytest.raises(
+        PolicyError, match=r"no .*hospital.json: .* ConfigMap umim-policy-NAME of its namespace.* nothing is trained"
+    ):
+        Gate.open(config, 0, Mounts(tmp_path, tmp_path, tmp_path), lambda: NOW)
 
 
 def test_a_job_refuses_to_start_without_the_policy_that_its_hospital_mounts(
@@ -167,9 +174,43 @@ def test_the_window_may_close_before_the_update_leaves(
     config: SiteJobConfig, here: SiteJobConfig, runtime: Runtime, tmp_path: Path
 ) -> None:
     store, times = MemoryStore(), [NOW, datetime(2026, 1, 2, 4, 0, tzinfo=UTC)]
-    policy = write_policy(tmp_path / "policy", timeWindows=[{"opens": "03:00", "closes": "04:00"}])
-    gate = Gate.open(config, 0, policy, tmp_path / "work", lambda: times.pop(0))
+    policy = mounts(tmp_path, timeWindows=[{"opens": "03:00", "closes": "04:00"}])
+    gate = Gate.open(config, 0, policy, lambda: times.pop(0))
     job = here.model_copy(update={"parent": publish_parent(store, tmp_path)})
     with pytest.raises(WindowClosedError):
         train_once(store, job, around(runtime), gate)
     assert store.list("rounds/") == []
+
+
+def write_key(tmp_path: Path, signer: Signer) -> None:
+    (tmp_path / "signing").mkdir()
+    (tmp_path / "signing" / contract.SIGNING_FILE).write_text(signer.to_pem())
+
+
+def test_a_hospital_with_a_key_signs_what_leaves(
+    config: SiteJobConfig, here: SiteJobConfig, runtime: Runtime, tmp_path: Path
+) -> None:
+    store, signer = MemoryStore(), Signer.new()
+    write_key(tmp_path, signer)
+    gate = open_gate(config, tmp_path, publicKey=signer.public_key)
+    job = here.model_copy(update={"parent": publish_parent(store, tmp_path)})
+    train_once(store, job, around(runtime), gate)
+    manifest = read_update_manifest(store, job.round_uid, job.site, 1)
+    assert manifest is not None
+    attested = attest(manifest, signer.public_key)
+    noted = [line["digest"] for line in lines(tmp_path) if line["kind"] == "manifest"]
+    assert noted == [attested.manifest_digest] * 2
+
+
+def test_without_its_private_key_a_hospital_with_a_public_one_trains_nothing(
+    config: SiteJobConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(PolicyError, match=r"has a publicKey, so its Jobs must sign: .*ed25519.pem is no private key"):
+        open_gate(config, tmp_path, publicKey=Signer.new().public_key)
+
+
+def test_a_private_key_that_the_operator_has_put_in_its_place_is_refused(config: SiteJobConfig, tmp_path: Path) -> None:
+    own, planted = Signer.new(), Signer.new()
+    write_key(tmp_path, planted)
+    with pytest.raises(PolicyError, match=r"private key in .* belongs to publicKey .*, the hospital's policy has"):
+        open_gate(config, tmp_path, publicKey=own.public_key)

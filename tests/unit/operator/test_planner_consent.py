@@ -27,7 +27,7 @@ from umim_operator.state import HospitalView
         (
             {"architectures": ["swin_tiny", "vit_small"]},
             "ArchitectureNotAllowed",
-            "spec.model.architecture is vit_tiny_patch16_224, the hospital's spec.architectures allows swin_tiny, vit_s",
+            "architecture is vit_tiny_patch16_224, the hospital's spec.architectures allows swin_tiny, vit_small.",
         ),
         ({"maxEpochs": 2}, "EpochsExceeded", "asks for 4 epochs (spec.training.epochs and headWarmupEpochs)"),
         ({"maxResources": {"memory": "1Gi"}}, "ResourcesExceeded", "asks for 4Gi of memory"),

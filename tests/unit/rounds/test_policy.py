@@ -76,7 +76,10 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
         {"privacy": PrivacySpec(allowed_artifacts=["update"], min_patients=20)},
         "privacy.clipNorm is None, the hospital's policy has 1.0",
     ),
-    "less clipping": ({"privacy": STRICT.spec.privacy.model_copy(update={"clip_norm": 1.5})}, "privacy.clipNorm is 1.5"),
+    "less clipping": (
+        {"privacy": STRICT.spec.privacy.model_copy(update={"clip_norm": 1.5})},
+        "privacy.clipNorm is 1.5",
+    ),
     "less noise": (
         {"privacy": STRICT.spec.privacy.model_copy(update={"noise_multiplier": 0.4})},
         "privacy.noiseMultiplier is 0.4, the hospital's policy has 0.5",
@@ -107,7 +110,9 @@ def test_what_an_honest_operator_sends_passes() -> None:
 
 
 def test_more_gpus_than_allowed_are_refused() -> None:
-    with pytest.raises(PolicyError, match=r"sees 2 GPUs, the hospital's policy allows 1 in maxResources\[nvidia.com/gpu"):
+    with pytest.raises(
+        PolicyError, match=r"sees 2 GPUs, the hospital's policy allows 1 in maxResources\[nvidia.com/gpu"
+    ):
         check_policy(config(STRICT), STRICT, gpus=2)
     none = policy(maxResources={"nvidia.com/gpu": "0"})
     with pytest.raises(PolicyError, match="sees 1 GPUs"):
