@@ -27,8 +27,9 @@ def plain(value: float = 1.0) -> dict[str, torch.Tensor]:
 
 def commit(federation: Federation, site: str, signer: Signer | None, **changes: Any) -> None:
     """Commit an update of a hospital with a key, signed by ``signer``."""
-    seal = {} if signer is None else {"seal": signer.sign_update}
-    federation.commit(site, plain(2.0), **seal, **changes)
+    if signer is not None:
+        changes["seal"] = signer.sign_update
+    federation.commit(site, plain(2.0), **changes)
     reference = federation.updates.pop()
     federation.updates.append(reference.model_copy(update={"public_key": KEYS[site].public_key}))
 

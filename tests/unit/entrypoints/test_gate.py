@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.unit.entrypoints.test_train_site import changed, publish_parent, write_data
 from tests.unit.training.parts import NOW, around, clock, site_config
 from umim import contract
+from umim.api.artifacts import UpdateManifest
 from umim.api.jobs import SiteJobConfig
 from umim.artifacts.manifests import read_update_manifest
 from umim.artifacts.memory import MemoryStore
@@ -140,6 +142,35 @@ def test_what_leaves_is_noted_before_and_after(
     assert (update["digest"], update["key"]) == (manifest.file.digest, manifest.file.key)
     assert (update["round"], update["roundUid"], update["attempt"]) == ("federation/r", "uid-1", 1)
     assert update["time"] == "2026-01-02T03:04:05Z"
+
+
+def test_the_record_is_on_the_disk_before_the_first_byte_leaves(
+    config: SiteJobConfig, here: SiteJobConfig, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story: list[str] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        real(handle)
+        story.append("synced")
+
+    class Watched(MemoryStore):
+        def upload(self, path: Path, key: str) -> str:
+            story.append("left")
+            return super().upload(path, key)
+
+    store, gate = Watched(), open_gate(config, tmp_path)
+    job = here.model_copy(update={"parent": publish_parent(store, tmp_path)})
+    monkeypatch.setattr("umim.artifacts.audit.os.fsync", fsync)
+    sealed = gate.seal
+
+    def seal(manifest: UpdateManifest) -> UpdateManifest:
+        story.clear()
+        return sealed(manifest)
+
+    monkeypatch.setattr(gate, "seal", seal)
+    train_once(store, job, around(runtime), gate)
+    assert story[:3] == ["synced", "synced", "left"]  # the file, its folder, then the update
 
 
 def test_where_nothing_can_be_noted_nothing_leaves(
