@@ -223,9 +223,9 @@ def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
 
 
 def _with_key(draft: Draft, site: SiteStatus) -> SiteStatus:
-    """Pin the hospital's public key when it is first seen: a later one does not count in this round."""
+    """Pin the hospital's public key until the first attempt is on record: a later one does not count in this round."""
     hospital = draft.observed.hospitals.get(site.name)
-    if site.public_key is not None or hospital is None or hospital.spec is None:
+    if site.attempt > 0 or hospital is None or hospital.spec is None:
         return site
     return site.model_copy(update={"public_key": hospital.spec.public_key})
 

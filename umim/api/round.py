@@ -409,7 +409,7 @@ class SiteStatus(AttemptStatus):
     progress: Progress | None = None
     """The newest live report, at most 15 s old while the Job runs and Redis answers."""
     public_key: PublicKey | None = None
-    """Public key of the hospital as it was when the round first met it: its update must be signed with it."""
+    """Public key of the hospital as it was when its first Job was launched: the update must be signed with it."""
     update_digest: Digest | None = None
     """sha256 of the committed update."""
     head_digest: Digest | None = None

@@ -1,4 +1,4 @@
-"""A hospital's public key is pinned when the round first meets it."""
+"""A hospital's public key is pinned with its first attempt in the round."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def test_a_key_that_changes_or_goes_away_during_the_round_does_not_count() -> No
     for later in (OTHER, None):
         jobs = tuple(make.job("site", name) for name in (A, B, C))
         assert make.site(make.step(ROUND, status, replace(with_key(later), jobs=jobs)).status, A).public_key == KEY
+
+
+def test_a_key_that_comes_while_the_first_attempt_runs_does_not_count() -> None:
+    status = make.step(ROUND, make.accepted(ROUND, with_key(None)), with_key(None)).status
+    jobs = tuple(make.job("site", name) for name in (A, B, C))
+    assert make.site(make.step(ROUND, status, replace(with_key(KEY), jobs=jobs)).status, A).public_key is None
 
 
 def test_a_job_whose_launch_is_not_on_record_has_its_key_pinned_all_the_same() -> None:
