@@ -59,6 +59,8 @@ class Reason(StrEnum):
     UPDATE_DAMAGED = "UpdateDamaged"
     RETRIES_EXHAUSTED = "RetriesExhausted"
     PERMANENT_ERROR = "PermanentError"
+    POLICY_REFUSED = "PolicyRefused"
+    OUTSIDE_TIME_WINDOW = "OutsideTimeWindow"
     UPDATE_COMMITTED = "UpdateCommitted"
     UPDATE_UNLIKE_OTHERS = "UpdateUnlikeOthers"
     RESULT_COMMITTED = "ResultCommitted"

@@ -22,6 +22,7 @@ def entry(view: RoundView, site: SiteStatus, update: UpdateManifest, now: dateti
             update_digest=update.file.digest,
             head_digest=None if update.head is None else update.head.file.digest,
             size_bytes=update.file.size_bytes,
+            head_size_bytes=None if update.head is None else update.head.file.size_bytes,
             samples=update.samples,
             time=now,
         ),

@@ -15,6 +15,7 @@ from umim.api.base import (
     Message,
     Metrics,
     ModelReference,
+    Signature,
     Timestamp,
 )
 from umim.api.globalmodel import Classes, Contributor, SharedHead
@@ -92,6 +93,32 @@ class UpdateManifest(ApiModel):
     """Versions of what made it, by name."""
     created: Timestamp
     """When it was committed."""
+    signature: Signature | None = None
+    """Of the hospital, over its ``Attestation``. None: the hospital has no key."""
+
+
+class Attestation(ApiModel):
+    """What a hospital says of one update with its signature. It stays with the model when the update is gone."""
+
+    kind: Literal["Attestation"] = "Attestation"
+    round_uid: str
+    """UID of the FederationRound."""
+    site: str
+    """The site as namespace.name."""
+    attempt: Annotated[int, Field(ge=1)]
+    """Attempt that made it."""
+    parent_digest: Digest
+    """sha256 of the model that the site started from."""
+    update_digest: Digest
+    """sha256 of the update."""
+    head_digest: Digest | None = None
+    """sha256 of the task head that left with it."""
+    samples: Annotated[int, Field(ge=1), INT64]
+    """Number of training images."""
+    manifest_digest: Digest
+    """sha256 of the canonical bytes of the whole manifest."""
+    signature: Signature
+    """Of the hospital, over the canonical bytes of all the fields above."""
 
 
 class ModelManifest(ApiModel):
@@ -116,6 +143,8 @@ class ModelManifest(ApiModel):
     """UID of the round that made it."""
     contributors: list[Contributor] = Field(default_factory=list)
     """Sites whose updates it holds, sorted by site."""
+    attestations: list[Attestation] = Field(default_factory=list)
+    """What the hospitals among them signed, sorted by site. Those without a key have none."""
     metrics: Metrics = Field(default_factory=dict)
     """Figures of the round, weighted by samples, and those of the server (server_...)."""
     seed: int
@@ -124,6 +153,8 @@ class ModelManifest(ApiModel):
     """Versions of what made it, by name."""
     created: Timestamp
     """When it was published."""
+    signature: Signature | None = None
+    """Of the federation, over the canonical bytes of all the fields above. None: the federation has no key."""
 
 
 ExclusionReason = Literal[
@@ -137,6 +168,7 @@ ExclusionReason = Literal[
     "NotFinite",
     "NoSamples",
     "TooLarge",
+    "SignatureInvalid",
 ]
 
 

@@ -95,6 +95,10 @@ DnsSubdomain = Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, min_length=1,
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=32)]
 
 
+PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+"""An Ed25519 public key: its 32 bytes in base64."""
+
+
 def _int64(value: int) -> int:
     if value >= 2**63:
         raise ValueError("must be less than 2**63")
@@ -129,6 +133,15 @@ class ApiModel(BaseModel):
 def cel_rules(*rules: dict[str, str]) -> ConfigDict:
     """Return a model configuration that adds CEL rules (x-kubernetes-validations) to the resource's schema."""
     return ConfigDict(json_schema_extra={"x-kubernetes-validations": [dict(rule) for rule in rules]})
+
+
+class Signature(ApiModel):
+    """An Ed25519 signature (RFC 8032)."""
+
+    key_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    """The key: first 16 hexadecimal digits of the sha256 of the public key's bytes."""
+    value: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
+    """The signature: its 64 bytes in base64."""
 
 
 ConditionStatus = Literal["True", "False", "Unknown"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from umim.api.base import DNS_LABEL_PATTERN, ApiModel, Digest, Metrics, ModelReference, Timestamp, cel_rules
+from umim.api.base import DNS_LABEL_PATTERN, ApiModel, Digest, Metrics, ModelReference, Signature, Timestamp, cel_rules
 from umim.api.hospital import Task
 
 MOST_HEADS = 64
@@ -80,6 +80,8 @@ class GlobalModelSpec(ApiModel):
     """Figures of the round, weighted over the sites by samples, and those of the server (server_...)."""
     created: Timestamp
     """When the aggregator published it."""
+    signature: Signature | None = None
+    """Of the federation, over the model's manifest in the store. Absent: the federation has no key."""
 
     model_config = cel_rules(
         {

@@ -18,11 +18,12 @@ from umim.api.base import (
     HospitalReference,
     Metrics,
     ModelReference,
+    PublicKey,
     ResourceRequirements,
     Timestamp,
     cel_rules,
 )
-from umim.api.hospital import DatasetSpec
+from umim.api.hospital import ARCHITECTURE_PATTERN, DatasetSpec
 
 Objective = Literal["supervised", "mim", "supervised+mim"]
 ParentInit = Literal["random", "mim"]
@@ -30,8 +31,6 @@ HeadSharing = Literal["private", "shared"]
 EncodingFormat = Literal["full", "delta", "bf16", "int8", "top-k"]
 Weighting = Literal["samples", "equal"]
 Mixing = Literal["none", "nearest-neighbors"]
-
-ARCHITECTURE_PATTERN = r"^[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)?$"
 
 
 class ParentSpec(ApiModel):
@@ -409,6 +408,8 @@ class SiteStatus(AttemptStatus):
     left), Excluded (update invalid), or Late (stopped at the deadline)."""
     progress: Progress | None = None
     """The newest live report, at most 15 s old while the Job runs and Redis answers."""
+    public_key: PublicKey | None = None
+    """Public key of the hospital as it was when its first Job was launched: the update must be signed with it."""
     update_digest: Digest | None = None
     """sha256 of the committed update."""
     head_digest: Digest | None = None

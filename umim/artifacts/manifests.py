@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 from collections.abc import Sequence
 from importlib import metadata
@@ -85,6 +87,20 @@ def write_job_result(store: ObjectStore, role: contract.Role, result: JobResult)
 def manifest_bytes(manifest: ApiModel) -> bytes:
     """Return a manifest as JSON text for people and programs, without the fields that are None."""
     return (manifest.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n").encode()
+
+
+def canonical_bytes(manifest: ApiModel) -> bytes:
+    """Return what stands for a manifest in signatures and digests: JSON with sorted keys, without its signature.
+
+    As RFC 8785 orders it, but with numbers as Python writes them: the shortest text that gives the same float64.
+    """
+    fields = {name: value for name, value in manifest.to_dict().items() if name != "signature"}
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def canonical_digest(manifest: ApiModel) -> str:
+    """Return the sha256 of a manifest's canonical bytes in hexadecimal."""
+    return hashlib.sha256(canonical_bytes(manifest)).hexdigest()
 
 
 def software_versions(distributions: Sequence[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from umim.cli import federations, models, rounds
 from umim.cli.evaluate import evaluate
 from umim.cli.output import show_error
 from umim.cli.simulate import simulate
+from umim.cli.verify import keygen, verify
 from umim.errors import UmimError
 
 
@@ -37,3 +38,5 @@ app.add_typer(rounds.app, name="rounds")
 app.add_typer(models.app, name="models")
 app.command()(evaluate)
 app.command()(simulate)
+app.command()(verify)
+app.command()(keygen)

@@ -107,6 +107,7 @@ def aggregate_config(view: RoundSource, status: FederationRoundStatus, attempt: 
             attempt=site.attempt,
             digest=contributor.update_digest,
             head_digest=site.head_digest if shared else None,
+            public_key=site.public_key,
         )
         for site, contributor in delivered(status)
     ]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from umim import contract
-from umim.api.base import ModelReference
+from umim.api.base import ApiModel, ModelReference
 from umim.api.hospital import DatasetSpec, PrivacySpec
 from umim.api.jobs import DatasetLocation
 from umim.api.round import FederationRoundSpec, FederationRoundStatus, JobStatus, Progress, SiteStatus
@@ -40,6 +40,8 @@ from umim.training.site import Surroundings
 
 WITHOUT_EFFECT = {"deadline", "retries", "suspend", "ttlAfterFinished"}
 """Fields of a round that mean nothing here: they may change without making its results out of date."""
+WITHOUT_EFFECT_OF_HOSPITAL = {"timeWindows", "publicKey"}
+"""The same for a Hospital: a simulation waits for nobody and signs nothing."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,16 @@ def round_uid(
         data[""] = fingerprint(data_path(spec.server_dataset, namespace, here.locate))
     parts: dict[str, Any] = {
         "round": [namespace, name],
-        "spec": {field: value for field, value in spec.to_dict().items() if field not in WITHOUT_EFFECT},
+        "spec": _without(spec, WITHOUT_EFFECT),
         "parent": None if parent is None else parent.to_dict(),
-        "hospitals": {one.site: one.spec.to_dict() for one in sites},
+        "hospitals": {one.site: _without(one.spec, WITHOUT_EFFECT_OF_HOSPITAL) for one in sites},
         "data": data,
     }
     return "simulated-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _without(spec: ApiModel, fields: Set[str]) -> dict[str, Any]:
+    return {field: value for field, value in spec.to_dict().items() if field not in fields}
 
 
 def _fingerprint(hospital: Hospital, here: Setting) -> str:

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.operator import make
 from tests.unit.operator.make import SECOND, A, B, C
 from umim.api.round import FederationRoundSpec, FederationRoundStatus
-from umim.errors import PERMANENT_EXIT_CODES
+from umim.errors import PERMANENT_EXIT_CODES, PolicyError
 from umim_operator.planner import plan
 from umim_operator.state import DamagedManifest, Observed, RetryPolicy
 
@@ -233,7 +233,7 @@ def test_a_site_fails_when_its_retries_are_used_up() -> None:
     assert next_.launches == ()
 
 
-@pytest.mark.parametrize("code", sorted(PERMANENT_EXIT_CODES))
+@pytest.mark.parametrize("code", sorted(PERMANENT_EXIT_CODES - {PolicyError.exit_code}))
 def test_a_permanent_exit_code_ends_the_site_at_once(code: int) -> None:
     status, _ = failed(make.spec(), exit_code=code, message="labels.csv: column label is missing")
     site = make.site(status, A)
