@@ -59,6 +59,7 @@ class Reason(StrEnum):
     UPDATE_DAMAGED = "UpdateDamaged"
     RETRIES_EXHAUSTED = "RetriesExhausted"
     PERMANENT_ERROR = "PermanentError"
+    PRIVACY_BUDGET_EXCEEDED = "PrivacyBudgetExceeded"
     UPDATE_COMMITTED = "UpdateCommitted"
     UPDATE_UNLIKE_OTHERS = "UpdateUnlikeOthers"
     RESULT_COMMITTED = "ResultCommitted"

@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from umim.api.base import DNS_LABEL_PATTERN, ApiModel, Digest, DnsLabel, DnsSubdomain, Quantity, Timestamp, cel_rules
+from umim.api.base import (
+    DNS_LABEL_PATTERN,
+    ApiModel,
+    Digest,
+    DnsLabel,
+    DnsSubdomain,
+    FiniteFloat,
+    Quantity,
+    Timestamp,
+    cel_rules,
+)
+from umim.api.privacy import DifferentialPrivacyFloor, DifferentialPrivacyRecord
 
 DataFormat = Literal["imagefolder", "npz", "dicom", "nifti"]
 Task = Literal["classification", "multilabel", "segmentation", "none"]
@@ -52,6 +63,8 @@ class PrivacySpec(ApiModel):
     clipNorm. Needs clipNorm. Default: 0, no noise."""
     min_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Fewest patients in the training part; with fewer, the Job refuses to train."""
+    differential_privacy: DifferentialPrivacyFloor | None = None
+    """Demands DP-SGD of every round. Default: as the round says."""
 
     model_config = cel_rules(
         {
@@ -96,6 +109,8 @@ class Participation(ApiModel):
     """Size of the update in bytes."""
     samples: Annotated[int, Field(ge=0)]
     """Number of training images behind it."""
+    differential_privacy: DifferentialPrivacyRecord | None = None
+    """With which differential privacy it was trained. Absent: with none."""
     time: Timestamp
     """When the operator saw it committed."""
 
@@ -109,5 +124,8 @@ class HospitalStatus(ApiModel):
     """Number of updates that have left, over all rounds."""
     last_participation: Participation | None = None
     """The newest update that left."""
+    epsilon_spent: FiniteFloat | None = None
+    """Epsilon that all trainings in the hospital's ledger have spent together, as the newest update told it, at the
+    delta of its budget. The ledger in the work volume counts. Absent where the hospital lets no metrics out."""
     ledger: Annotated[list[Participation], Field(max_length=100)] = Field(default_factory=list)
     """The newest 100 updates that left, oldest first."""

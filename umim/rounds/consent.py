@@ -10,6 +10,7 @@ from typing import NamedTuple
 from umim.api.base import ResourceRequirements
 from umim.api.hospital import HospitalSpec
 from umim.api.round import FederationRoundSpec
+from umim.rounds.privacy import unsuited
 
 DEFAULT_REQUESTS = {"cpu": "1", "memory": "2Gi"}
 DEFAULT_LIMITS = {"memory": "4Gi"}
@@ -28,6 +29,7 @@ class RefusalReason(StrEnum):
     FEDERATION_NOT_ALLOWED = "FederationNotAllowed"
     ARTIFACT_NOT_ALLOWED = "ArtifactNotAllowed"
     TASK_NOT_SUITABLE = "TaskNotSuitable"
+    PRIVACY_NOT_SUITABLE = "PrivacyNotSuitable"
     RESOURCES_EXCEEDED = "ResourcesExceeded"
 
 
@@ -83,6 +85,8 @@ def refusal(namespace: str, spec: FederationRoundSpec, hospital: HospitalSpec) -
             f"spec.training.objective {spec.training.objective} needs labels, but the hospital's "
             "spec.data.task is none.",
         )
+    if (wrong := unsuited(spec.training, hospital.privacy)) is not None:
+        return Refusal(RefusalReason.PRIVACY_NOT_SUITABLE, f"{wrong}.")
     return _beyond_limits(spec, hospital)
 
 
