@@ -38,6 +38,8 @@ def record(status: HospitalStatus, new: Participation, generation: int) -> Hospi
         observed_generation=generation,
         participations=status.participations + 1,
         last_participation=new,
-        epsilon_spent=status.epsilon_spent if privacy is None or privacy.epsilon_spent is None else privacy.epsilon_spent,
+        epsilon_spent=status.epsilon_spent
+        if privacy is None or privacy.epsilon_spent is None
+        else privacy.epsilon_spent,
         ledger=[*status.ledger, new][-LEDGER_SIZE:],
     )

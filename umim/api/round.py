@@ -159,7 +159,8 @@ class TrainingSpec(OptimisationSpec):
     model_config = cel_rules(
         {
             "rule": "!has(self.differentialPrivacy) || self.headWarmupEpochs == 0",
-            "message": "training.headWarmupEpochs must be 0 with training.differentialPrivacy: the warm-up adds no noise",
+            "message": "training.headWarmupEpochs must be 0 with training.differentialPrivacy: the warm-up adds no "
+            "noise",
             "fieldPath": ".headWarmupEpochs",
             "reason": "FieldValueInvalid",
         }

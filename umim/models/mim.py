@@ -42,7 +42,11 @@ class MaskedAutoencoder(nn.Module):
         """Return (B, L) random numbers, on the generator's device: the patches with the smallest are visible."""
         return torch.rand((count, self.length), generator=generator, device=generator.device)
 
-    def loss(self, encoder: Encoder, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
+    def loss(self, encoder: Encoder, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the mean loss over the batch. Masks come from ``generator``, on the images' device."""
+        return self.masked_loss(encoder, images_BCHW, self.draw(len(images_BCHW), generator))
+
+    def masked_loss(self, encoder: Encoder, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
         """Return the mean loss over the batch, with masks from ``draw``."""
         order_BL = noise_BL.argsort(dim=1)
         visible_BV, hidden_BM = order_BL[:, : self.visible], order_BL[:, self.visible :]
@@ -93,7 +97,11 @@ class SimMim(nn.Module):
         """Return (B, L) random numbers, on the generator's device: the areas with the smallest are hidden."""
         return torch.rand((count, self.side**2), generator=generator, device=generator.device)
 
-    def loss(self, encoder: Encoder, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
+    def loss(self, encoder: Encoder, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the mean loss over the batch. Masks come from ``generator``, on the images' device."""
+        return self.masked_loss(encoder, images_BCHW, self.draw(len(images_BCHW), generator))
+
+    def masked_loss(self, encoder: Encoder, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
         """Return the mean loss over the batch, with masks from ``draw``."""
         count = len(images_BCHW)
         hidden_BM = noise_BL.argsort(dim=1)[:, : self.hidden]

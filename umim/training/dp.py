@@ -10,7 +10,7 @@ that belong to no layer (positions, tokens) nor layers that masked image modelli
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -82,8 +82,8 @@ class PrivateSteps:
     entropy: Entropy
     """Where samples, noise, augmentation and masks come from. In a hospital nobody can know it: who knows the noise
     subtracts it, and who knows the samples gains more than the accountant counts."""
-    begin: Callable[[bool], None]
-    """Called once before the first step; told whether the training goes on from a checkpoint. May refuse."""
+    begin: Callable[[int], None]
+    """Called once before the first step; told how many epochs a checkpoint has, 0 where there is none. May refuse."""
 
     def step(self, optimiser: torch.optim.Optimizer, augmentation: AugmentationConfig) -> Tensor:
         """Take one step and return the loss: the sum over the sampled images over the expected number of them.
@@ -113,7 +113,7 @@ class PrivateSteps:
         return total / expected
 
     def _of_images(
-        self, named: dict[str, Tensor], batch: Batch, noise_BL: Tensor | None
+        self, named: Mapping[str, Tensor], batch: Batch, noise_BL: Tensor | None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the gradient of each image, (B, ...) a parameter in float32, and the losses (B,)."""
         images_BCHW, targets = batch
@@ -136,12 +136,12 @@ class PrivateSteps:
         # The cache would keep casts of parameters that belong to one call of vmap.
         return torch.autocast(self.runtime.device.type, dtype=half, enabled=half is not None, cache_enabled=False)
 
-    def _images_at_once(self, named: dict[str, Tensor]) -> int:
+    def _images_at_once(self, named: Mapping[str, Tensor]) -> int:
         size = sum(value.numel() * 4 for value in named.values())
         return max(1, GRADIENT_BYTES[self.runtime.device.type] // size)
 
 
-def clip_factors(gradients: dict[str, Tensor], max_norm: float) -> Tensor:
+def clip_factors(gradients: Mapping[str, Tensor], max_norm: float) -> Tensor:
     """Return (B,) factors <= 1 that bring the L2 norm of each image's gradient, over all parameters, to ``max_norm``.
 
     ``gradients`` are (B, ...) a parameter.

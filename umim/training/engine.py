@@ -55,7 +55,8 @@ class Fit:
 
         loss_before, loss_after and <score>_after on the validation images (see ``Learner.measure``),
         train_loss_last (mean over the last epoch), seconds. After a crash the result is the same as without, bit
-        for bit on the CPU, unless the training is private. Raises TrainingError when a loss is not finite or the GPU's memory does not suffice.
+        for bit on the CPU, unless the training is private. Raises TrainingError when a loss is not finite or the GPU's
+        memory does not suffice.
         """
         try:
             return self._run()
@@ -69,7 +70,7 @@ class Fit:
         scaler = self.runtime.scaler()
         state = self.checkpoints.resume(self.learner, optimiser, scaler)
         if self.private is not None:
-            self.private.begin(state is not None)
+            self.private.begin(state.epoch if state else 0)
         if state is None and self.prepare is not None:
             self.prepare()
         first, metrics = (

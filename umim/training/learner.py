@@ -84,7 +84,7 @@ class Learner(Objective):
         if self.head is not None and targets is not None:
             terms.append(self.head.loss(self.head(self.encoder(inputs)), targets))
         if self.mim is not None and noise_BL is not None:
-            terms.append(self.mim_weight * self.mim.loss(self.encoder, inputs, noise_BL))
+            terms.append(self.mim_weight * self.mim.masked_loss(self.encoder, inputs, noise_BL))
         return terms
 
     def measure(self, images_BCHW: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -95,7 +95,7 @@ class Learner(Objective):
         inputs = normalise(images_BCHW)
         if self.head is None or targets is None:
             assert self.mim is not None  # by construction
-            loss = self.mim.loss(self.encoder, inputs, self.mim.draw(len(inputs), generator))
+            loss = self.mim.loss(self.encoder, inputs, generator)
             return torch.stack([loss, torch.zeros_like(loss)])
         output = self.head(self.encoder(inputs))
         return torch.stack([self.head.loss(output, targets), self.head.scores(output, targets).sum()])

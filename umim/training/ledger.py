@@ -148,7 +148,7 @@ class PrivacyLedger:
 
 @contextmanager
 def only_one(path: Path) -> Iterator[None]:
-    """Hold a lock on a file, so that no second Job trains from the same checkpoints: two outcomes would be two spendings.
+    """Hold a lock on a file, so that no second Job trains from the same checkpoints: two outcomes spend twice.
 
     The lock ends with the process, however it ends. Raises StoreError when another process holds it.
     """

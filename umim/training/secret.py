@@ -1,9 +1,9 @@
 """Random numbers that nobody can compute again: for noise that protects, and for whom a private training draws.
 
-torch's generator for the CPU takes 32 bits of a seed and no more, whatever ``manual_seed`` is given. Of two to the power
-of 32 noises whoever sees an update can try all, and subtract the one that leaves a short change. So on the CPU every
-value is made from bytes of the operating system's generator, which is a cryptographic one; on a GPU the generator of
-CUDA (Philox) is seeded anew with 63 of its bits each time.
+torch's generator for the CPU takes 32 bits of a seed and no more, whatever ``manual_seed`` is given. Whoever sees an
+update can try all noises of so few seeds, and subtract the one that leaves a short change. So on the CPU every value is
+made from bytes of the operating system's generator, which is a cryptographic one; on a GPU the generator of CUDA
+(Philox) is seeded anew with 63 of its bits each time.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from umim.api.base import ApiModel, Metrics
 from umim.api.jobs import AggregateJobConfig, InitJobConfig, SiteJobConfig
 from umim.api.privacy import DifferentialPrivacyRecord
+from umim.artifacts.files import replace_file
 from umim.data.dataset import ImageDataset
 from umim.data.splits import split_by_patient
 from umim.errors import ArtifactError, ConfigError
@@ -39,7 +40,8 @@ from umim.training.warmup import warm_up
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 TrainingConfig = SiteJobConfig | InitJobConfig | AggregateJobConfig
-LOCK_NAME = "training.lock"
+LOCK_NAME, FINISHED_NAME = "training.lock", "training.finished"
+"""Files of a private training in its work folder."""
 PRIVATE_HEAD = "private"
 """Name of a head whose data set names no task."""
 
@@ -135,14 +137,18 @@ def _run_privately(
     )
     ledger, budget, spent = PrivacyLedger.of(config), Budget(terms.budget, terms.budget_delta), [0.0]
 
-    def begin(resumed: bool) -> None:
-        spent[0] = ledger.enter(entry, budget, resumed)
+    finished = work_folder(config) / FINISHED_NAME
 
-    steps = PrivateSteps(
-        learner, fit.train, mechanism, terms.max_grad_norm, around.runtime, around.entropy, begin
-    )
+    def begin(epochs: int) -> None:
+        # Once a training has ended its outcome may be seen: only that very outcome goes on for nothing.
+        goes_on = epochs == config.training.epochs or (epochs > 0 and not finished.exists())
+        spent[0] = ledger.enter(entry, budget, goes_on)
+
+    steps = PrivateSteps(learner, fit.train, mechanism, terms.max_grad_norm, around.runtime, around.entropy, begin)
     with only_one(work_folder(config) / LOCK_NAME):
         metrics = replace(fit, private=steps).run()
+        with replace_file(finished):
+            pass  # that it is there says all
     told = spent[0] if "metrics" in config.privacy.allowed_artifacts else None
     return metrics, record_of(terms, mechanism, told)
 
