@@ -52,9 +52,10 @@ def advance(current: S, job: JobView | None, policy: RetryPolicy, now: datetime)
     if job.outcome == "succeeded":
         return _failed(current, Reason.UPDATE_MISSING, "The Job ended but left no artifact.", policy, now)
     message = job.message or job.reason or "The Job failed without a message."
+    if job.exit_code == PrivacyBudgetError.exit_code:
+        return _ended(current, Reason.PRIVACY_BUDGET_EXCEEDED, message)
     if job.exit_code in PERMANENT_EXIT_CODES:
-        spent = job.exit_code == PrivacyBudgetError.exit_code
-        return _ended(current, Reason.PRIVACY_BUDGET_EXCEEDED if spent else Reason.PERMANENT_ERROR, message)
+        return _ended(current, Reason.PERMANENT_ERROR, message)
     return _failed(current, Reason.JOB_FAILED, message, policy, now)
 
 

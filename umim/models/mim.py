@@ -104,8 +104,8 @@ class SimMim(nn.Module):
     def masked_loss(self, encoder: Encoder, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
         """Return the mean loss over the batch, with masks from ``draw``."""
         count = len(images_BCHW)
-        hidden_BM = noise_BL.argsort(dim=1)[:, : self.hidden]
-        mask_BL = torch.zeros_like(noise_BL).scatter_(1, hidden_BM, 1.0)
+        rank_BL = noise_BL.argsort(dim=1).argsort(dim=1)
+        mask_BL = (rank_BL < self.hidden).to(noise_BL.dtype)
         mask_B1HW = mask_BL.view(count, 1, self.side, self.side)
         for dim in (2, 3):
             mask_B1HW = mask_B1HW.repeat_interleave(self.stride, dim=dim)

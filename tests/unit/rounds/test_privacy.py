@@ -11,15 +11,17 @@ from umim.api.round import TrainingSpec
 from umim.rounds.privacy import private_terms, unsuited
 
 NOISES, NORMS, DELTAS = st.floats(0.01, 100), st.floats(0.01, 1000), st.floats(1e-12, 0.1)
-ASKED = st.builds(DifferentialPrivacySpec, noise_multiplier=NOISES, max_grad_norm=NORMS, delta=DELTAS) | st.builds(
-    DifferentialPrivacySpec, target_epsilon=st.floats(0.1, 100), max_grad_norm=NORMS, delta=DELTAS
+EPSILONS = st.floats(0.1, 100)
+# st.builds would read the camelCase names from the signature.
+ASKED = st.tuples(NOISES, NORMS, DELTAS).map(
+    lambda drawn: DifferentialPrivacySpec(noise_multiplier=drawn[0], max_grad_norm=drawn[1], delta=drawn[2])
+) | st.tuples(EPSILONS, NORMS, DELTAS).map(
+    lambda drawn: DifferentialPrivacySpec(target_epsilon=drawn[0], max_grad_norm=drawn[1], delta=drawn[2])
 )
-FLOORS = st.builds(
-    DifferentialPrivacyFloor,
-    min_noise_multiplier=NOISES,
-    max_grad_norm=NORMS,
-    epsilon_budget=st.none() | st.floats(0.1, 100),
-    delta=DELTAS,
+FLOORS = st.tuples(NOISES, NORMS, st.none() | EPSILONS, DELTAS).map(
+    lambda drawn: DifferentialPrivacyFloor(
+        min_noise_multiplier=drawn[0], max_grad_norm=drawn[1], epsilon_budget=drawn[2], delta=drawn[3]
+    )
 )
 
 
