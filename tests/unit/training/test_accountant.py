@@ -93,3 +93,11 @@ def test_the_least_noise_keeps_the_target_and_little_less_does_not(target: float
 def test_a_target_that_no_noise_keeps_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"spec.training.differentialPrivacy.targetEpsilon 1e-05 at delta 1e-300"):
         noise_for(1e-5, 1e-300, 1.0, 10)
+
+
+def test_the_worked_example_of_the_hospital_guide_is_right() -> None:
+    """docs/hospital-guide.md: 4000 images, batches of 64, 2 epochs, noise 1.2, delta 1e-6, budget 3.5."""
+    training = Mechanism(1.2, 64 / 4000, 126)
+    told = {1: 1.30, 2: 1.54, 5: 2.19, 13: 3.47, 14: 3.60}
+    assert {rounds: round(epsilon([training] * rounds, 1e-6), 2) for rounds in told} == told
+    assert epsilon([Mechanism(1.5, 64 / 4000, 126)] * 21, 1e-6) < 3.5
