@@ -200,10 +200,10 @@ def test_a_hospital_that_demands_differential_privacy_has_it_and_its_figures_sta
 
 
 def test_a_budget_of_epsilon_holds_over_the_rounds_of_a_campaign(machine: Machine) -> None:
-    """With 20 images or so in steps of 8, one epoch at noise 5 spends about 1.6, two spend about 2."""
+    """With 18 to 21 images in steps of 8, one epoch at noise 5 spends 0.59 to 0.69, two spend 0.82 to 0.97."""
     training = {**TRAINING, "differentialPrivacy": {"noiseMultiplier": 5.0}}
     stages = [{"name": name, "participants": participants("a", "b", quorum=1)} for name in ("one", "two")]
-    floor = {"differentialPrivacy": {"minNoiseMultiplier": 0.5, "epsilonBudget": 1.8}}
+    floor = {"differentialPrivacy": {"minNoiseMultiplier": 0.5, "epsilonBudget": 0.75}}
     result = machine.both(a_federation(*stages, training=training), privacy=floor)
     first, second = (round_.status.sites[1] for round_ in result.rounds)
     assert (first.phase, second.phase) == ("Succeeded", "Failed")

@@ -27,6 +27,7 @@ from umim.models.heads import create_head
 from umim.models.mim import create_mim
 from umim.models.state import ModelState, Tensors
 from umim.rounds.privacy import private_terms
+from umim.training import site
 from umim.training.accountant import Mechanism
 from umim.training.batches import Batches
 from umim.training.dp import PrivateSteps, clip_factors, mechanism_of, record_of
@@ -227,6 +228,20 @@ def test_reports_of_a_private_training_do_not_tell_how_many_images_were_drawn(tm
 
     assert len(told(1)) == 4
     assert told(2) == told(3)
+
+
+def test_the_loss_of_a_private_training_weighs_all_classes_alike(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights by frequency would let one label change the gradients of all other images."""
+    made: list[Any] = []
+    monkeypatch.setattr(
+        site, "create_head", lambda *given, **named: made.append(create_head(*given, **named)) or made[-1]
+    )
+    rare = dataset()
+    rare.targets[:] = np.arange(20) >= 18  # type: ignore[index]
+    train_at_site(private(tmp_path, epochs=1), ModelState(parent()), rare, around(runtime))
+    assert made[0].class_weights.tolist() == [1.0, 1.0]
 
 
 def test_a_warm_up_is_refused(tmp_path: Path, runtime: Runtime) -> None:
