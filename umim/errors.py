@@ -77,5 +77,13 @@ class TrainingError(UmimError):
     exit_code = 70
 
 
-PERMANENT_EXIT_CODES: frozenset[int] = frozenset({DataError.exit_code, ConfigError.exit_code, PolicyError.exit_code})
+class PrivacyBudgetError(UmimError):
+    """The training would spend more epsilon than the hospital's budget has left: names spent, needed and budget."""
+
+    exit_code = 73  # EX_CANTCREAT: the next free one, of no special meaning
+
+
+PERMANENT_EXIT_CODES: frozenset[int] = frozenset(
+    {DataError.exit_code, ConfigError.exit_code, PolicyError.exit_code, PrivacyBudgetError.exit_code}
+)
 """Exit codes after which the same Job would fail the same way again."""

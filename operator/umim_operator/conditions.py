@@ -61,6 +61,7 @@ class Reason(StrEnum):
     PERMANENT_ERROR = "PermanentError"
     POLICY_REFUSED = "PolicyRefused"
     OUTSIDE_TIME_WINDOW = "OutsideTimeWindow"
+    PRIVACY_BUDGET_EXCEEDED = "PrivacyBudgetExceeded"
     UPDATE_COMMITTED = "UpdateCommitted"
     UPDATE_UNLIKE_OTHERS = "UpdateUnlikeOthers"
     RESULT_COMMITTED = "ResultCommitted"

@@ -20,6 +20,7 @@ from umim.api.base import (
 )
 from umim.api.globalmodel import Classes, Contributor, SharedHead
 from umim.api.hospital import Task
+from umim.api.privacy import DifferentialPrivacyRecord
 from umim.api.round import EncodingFormat
 
 
@@ -87,6 +88,8 @@ class UpdateManifest(ApiModel):
         default_factory=dict
     )
     """Figures that the hospital allows to leave. They go into the round's status, so there may not be too many."""
+    differential_privacy: DifferentialPrivacyRecord | None = None
+    """With which differential privacy it was trained. None: with none."""
     seed: int
     """Seed of the training."""
     software: dict[str, str]

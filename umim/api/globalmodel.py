@@ -8,6 +8,7 @@ from pydantic import Field
 
 from umim.api.base import DNS_LABEL_PATTERN, ApiModel, Digest, Metrics, ModelReference, Signature, Timestamp, cel_rules
 from umim.api.hospital import Task
+from umim.api.privacy import DifferentialPrivacyRecord
 
 MOST_HEADS = 64
 """Shared heads of a model."""
@@ -27,6 +28,8 @@ class Contributor(ApiModel):
     """sha256 of its update."""
     samples: Annotated[int, Field(ge=1)]
     """Number of training images behind the update: its weight in a weighted mean."""
+    differential_privacy: DifferentialPrivacyRecord | None = None
+    """With which differential privacy the update was trained. Absent: with none."""
 
 
 class SharedHead(ApiModel):

@@ -12,11 +12,13 @@ from umim.api.base import (
     Digest,
     DnsLabel,
     DnsSubdomain,
+    FiniteFloat,
     PublicKey,
     Quantity,
     Timestamp,
     cel_rules,
 )
+from umim.api.privacy import DifferentialPrivacyFloor, DifferentialPrivacyRecord
 
 ARCHITECTURE_PATTERN = r"^[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)?$"
 CLOCK_PATTERN = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
@@ -66,6 +68,8 @@ class PrivacySpec(ApiModel):
     clipNorm. Needs clipNorm. Default: 0, no noise."""
     min_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Fewest patients in the training part; with fewer, the Job refuses to train."""
+    differential_privacy: DifferentialPrivacyFloor | None = None
+    """Demands DP-SGD of every round. Default: as the round says."""
 
     model_config = cel_rules(
         {
@@ -142,6 +146,8 @@ class Participation(ApiModel):
     """Size of the head in bytes. Absent: none left."""
     samples: Annotated[int, Field(ge=0)]
     """Number of training images behind it."""
+    differential_privacy: DifferentialPrivacyRecord | None = None
+    """With which differential privacy it was trained. Absent: with none."""
     time: Timestamp
     """When the operator saw it committed."""
 
@@ -155,5 +161,8 @@ class HospitalStatus(ApiModel):
     """Number of updates that have left, over all rounds."""
     last_participation: Participation | None = None
     """The newest update that left."""
+    epsilon_spent: FiniteFloat | None = None
+    """Epsilon that all trainings in the hospital's ledger have spent together, as the newest update told it, at the
+    delta of its budget. The ledger in the work volume counts. Absent where the hospital lets no metrics out."""
     ledger: Annotated[list[Participation], Field(max_length=100)] = Field(default_factory=list)
     """The newest 100 updates that left, oldest first."""

@@ -12,6 +12,7 @@ from umim.api.artifacts import Attestation, HeadArtifact, ModelManifest, TensorI
 from umim.api.base import ModelReference
 from umim.api.globalmodel import Contributor, SharedHead
 from umim.api.hospital import Task
+from umim.api.privacy import DifferentialPrivacyRecord
 from umim.api.round import EncodingFormat
 from umim.artifacts.files import sha256_of
 from umim.artifacts.manifests import manifest_bytes, read_model_manifest, read_update_manifest
@@ -114,6 +115,7 @@ def publish_update(
     encoding: EncodingFormat = "full",
     head: HeadFile | None = None,
     seal: Callable[[UpdateManifest], UpdateManifest] = lambda manifest: manifest,
+    differential_privacy: DifferentialPrivacyRecord | None = None,
 ) -> UpdateManifest:
     """Commit a tensors file as a site's update and return its manifest. Fields as in ``UpdateManifest``.
 
@@ -135,6 +137,7 @@ def publish_update(
         head=None if head is None else head.artifact(contract.head_key(round_uid, site, attempt)),
         samples=samples,
         metrics=dict(metrics),
+        differential_privacy=differential_privacy,
         seed=seed,
         software=dict(software),
         created=created,

@@ -60,7 +60,7 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
     def sink(progress: Progress) -> None:
         gate.check_open()
         log_progress(progress)
-        progress = allowed_progress(progress, config.privacy)
+        progress = allowed_progress(progress, config.training, config.privacy)
         publisher.publish(progress, last=progress.step == progress.steps)
         tracing.metrics.record_training(config.site, progress.images_per_second, progress.loss)
 
@@ -112,7 +112,7 @@ def _train(
     trained = train_at_site(config, parent, dataset, around)
     path = folder / "update.safetensors"
     write_update(
-        protect(trained.state.encoder, parent.encoder, config.privacy),
+        protect(trained.state.encoder, parent.encoder, config.privacy, around.entropy),
         parent.encoder,
         config.encoding,
         config.privacy,
@@ -131,7 +131,8 @@ def _train(
         architecture=config.architecture,
         image_size=config.image_size,
         samples=trained.samples,
-        metrics=allowed_metrics(trained.metrics, config.privacy),
+        metrics=allowed_metrics(trained.metrics, config.training, config.privacy),
+        differential_privacy=trained.differential_privacy,
         seed=config.training.seed,
         software=software_versions(SOFTWARE),
         created=around.clock.now(),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from umim.api.base import ResourceRequirements
 from umim.api.hospital import HospitalSpec
 from umim.api.round import FederationRoundSpec, TrainingSpec
+from umim.rounds.privacy import unsuited
 
 DEFAULT_REQUESTS = {"cpu": "1", "memory": "2Gi"}
 DEFAULT_LIMITS = {"memory": "4Gi"}
@@ -30,6 +31,7 @@ class RefusalReason(StrEnum):
     TASK_NOT_SUITABLE = "TaskNotSuitable"
     ARCHITECTURE_NOT_ALLOWED = "ArchitectureNotAllowed"
     EPOCHS_EXCEEDED = "EpochsExceeded"
+    PRIVACY_NOT_SUITABLE = "PrivacyNotSuitable"
     RESOURCES_EXCEEDED = "ResourcesExceeded"
 
 
@@ -105,6 +107,8 @@ def training_refusal(
             f"The round asks for {passes(training)} epochs (spec.training.epochs and headWarmupEpochs), the hospital's "
             f"spec.maxEpochs allows {hospital.max_epochs}.",
         )
+    if (wrong := unsuited(training, hospital.privacy)) is not None:
+        return Refusal(RefusalReason.PRIVACY_NOT_SUITABLE, f"{wrong}.")
     return None
 
 

@@ -26,7 +26,7 @@ from umim.artifacts.store import ObjectStore
 from umim.entrypoints.aggregate import aggregate_once
 from umim.entrypoints.pretrain import initialise_once
 from umim.entrypoints.train_site import train_once
-from umim.errors import ConfigError, DataError, TrainingError
+from umim.errors import ConfigError, DataError, PrivacyBudgetError, TrainingError
 from umim.rounds.configs import aggregate_config, init_config, site_config
 from umim.rounds.consent import refusal
 from umim.rounds.publication import ModelPublication, base_publication, publication, reference
@@ -182,9 +182,10 @@ class RoundRun:
         config = config.model_copy(update=self._places(config.data, hospital.data, site.namespace))
         try:
             train_once(self._here.store, config, self._around(self._report_site(site.name, hospital.privacy)))
-        except (DataError, ConfigError, TrainingError) as error:
+        except (DataError, ConfigError, TrainingError, PrivacyBudgetError) as error:
             # The same inputs would fail the same way again, so there is one attempt.
-            self._set_site(site.name, phase="Failed", failures=1, reason="PermanentError", message=cut(str(error)))
+            reason = "PrivacyBudgetExceeded" if isinstance(error, PrivacyBudgetError) else "PermanentError"
+            self._set_site(site.name, phase="Failed", failures=1, reason=reason, message=cut(str(error)))
             return
         update = read_update_manifest(self._here.store, self._round.uid, site.name, 1)
         assert update is not None  # train_once has committed it
@@ -242,7 +243,8 @@ class RoundRun:
         return replace(self._here.around, sink=sink)
 
     def _report_site(self, name: str, privacy: PrivacySpec) -> ProgressSink:
-        return lambda progress: self._set_site(name, progress=allowed_progress(progress, privacy))
+        training = self._round.valid_spec.training
+        return lambda progress: self._set_site(name, progress=allowed_progress(progress, training, privacy))
 
     def _report_job(self, field: str) -> ProgressSink:
         def report(progress: Progress) -> None:

@@ -64,6 +64,9 @@ privacy:
   {{- end }}
   noiseMultiplier: {{ toJson $hospital.privacy.noiseMultiplier }}
   minPatients: {{ int64 $hospital.privacy.minPatients }}
+  {{- with $hospital.privacy.differentialPrivacy }}
+  differentialPrivacy: {{ toJson . }}
+  {{- end }}
 {{- end }}
 
 {{/* Variables that a site's Job may have, and those that its Secret may hold, as CEL lists. */}}

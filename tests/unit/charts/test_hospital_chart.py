@@ -15,6 +15,7 @@ from umim import contract
 from umim.api import hospital as api
 from umim.api.base import ApiModel
 from umim.api.jobs import HospitalPolicy
+from umim.api.privacy import DifferentialPrivacyFloor
 
 SAMPLE = render.ROOT / "manifests/samples/values/umim-hospital.yaml"
 
@@ -138,6 +139,14 @@ def test_the_operator_cannot_touch_the_policy(helm: Helm) -> None:
     assert not {resource for _, resource, _ in kube.rights(role)} & {"configmaps", "hospitals", "roles", "*"}
 
 
+def test_a_hospital_can_demand_differential_privacy(helm: Helm) -> None:
+    floor = 'hospital.privacy.differentialPrivacy={"minNoiseMultiplier":1.5,"epsilonBudget":8,"delta":1e-6}'
+    spec = consent(helm.template("umim-hospital", json=[floor]))
+    assert spec.privacy.differential_privacy == DifferentialPrivacyFloor(
+        min_noise_multiplier=1.5, epsilon_budget=8, delta=1e-6
+    )
+
+
 def test_unset_values_leave_the_defaults_to_the_api(helm: Helm) -> None:
     spec = consent(helm.template("umim-hospital"))
     assert spec.privacy == api.PrivacySpec()
@@ -153,6 +162,8 @@ def test_the_values_cover_every_field_of_a_hospital() -> None:
     assert values | made_by_the_chart == names(api.HospitalSpec)
     assert set(schema("hospital", "data")["properties"]) | {"claimName"} == names(api.DatasetSpec)
     assert set(schema("hospital", "privacy")["properties"]) == names(api.PrivacySpec)
+    floor = schema("hospital", "privacy", "differentialPrivacy")
+    assert set(floor["properties"]) == names(DifferentialPrivacyFloor)
 
 
 def test_the_schema_allows_what_the_api_allows() -> None:

@@ -30,6 +30,11 @@ from umim_operator.state import HospitalView
             "architecture is vit_tiny_patch16_224, the hospital's spec.architectures allows swin_tiny, vit_small.",
         ),
         ({"maxEpochs": 2}, "EpochsExceeded", "asks for 4 epochs (spec.training.epochs and headWarmupEpochs)"),
+        (
+            {"privacy": {"differentialPrivacy": {"minNoiseMultiplier": 1}}},
+            "PrivacyNotSuitable",
+            "spec.training.headWarmupEpochs is 1: with differential privacy",
+        ),
         ({"maxResources": {"memory": "1Gi"}}, "ResourcesExceeded", "asks for 4Gi of memory"),
         ({"maxResources": {"cpu": "500m"}}, "ResourcesExceeded", "asks for 1 of cpu"),
     ],
