@@ -201,7 +201,8 @@ class Release:
 def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
     """Return the L2 norm of the difference over all floating-point tensors."""
     names = [name for name, value in second.items() if value.is_floating_point()]
-    return sum(float((first[name].double() - second[name].double()).square().sum()) for name in names) ** 0.5
+    square = sum(float((first[name].double() - second[name].double()).square().sum()) for name in names)
+    return float(square**0.5)
 
 
 def per_image_loss(head: AnyHead, output: Tensor, targets_B: Tensor) -> Tensor:
@@ -214,9 +215,7 @@ def per_image_loss(head: AnyHead, output: Tensor, targets_B: Tensor) -> Tensor:
     return torch.stack([head.loss(output[[one]], targets_B[[one]]) for one in range(len(output))])
 
 
-def _train(
-    site: Site, defence: Defence, members_N: NDArray[np.bool_], work: Path, around: Surroundings
-) -> Trained:
+def _train(site: Site, defence: Defence, members_N: NDArray[np.bool_], work: Path, around: Surroundings) -> Trained:
     config = SiteJobConfig(
         round_namespace="audit",
         round_name="audit",
@@ -266,9 +265,7 @@ def _attacks(defence: Defence, released: Sequence[Release], members_KN: NDArray[
     confidences_KN = np.stack([one.confidences for one in released])
     scores = {
         "loss": [-one.losses for one in released],
-        "calibrated": [
-            calibrated(confidences_KN, members_KN, model, twin_of(model)) for model in range(len(released))
-        ],
+        "calibrated": [calibrated(confidences_KN, members_KN, model, twin_of(model)) for model in range(len(released))],
     }
     return [_judged(defence.name, attack, scores[attack], members_KN) for attack in ATTACKS]
 
