@@ -72,7 +72,7 @@ class Inversion:
 
     trials: int = 3
     """Updates of each scenario, of other images each."""
-    iterations: int = 80
+    iterations: int = 50
     """Steps of gradient matching."""
     step: float = 0.1
     """Of Adam on the pixels, a tenth of it after 3/8, 5/8 and 7/8 of the steps (Geiping et al. 2020)."""
@@ -219,8 +219,8 @@ def matching(victim: Victim, change: Tensors, inversion: Inversion) -> Tensor:
     for _ in range(inversion.iterations):
         loss = cosine_distance(victim.gradient(images, differentiable=True), target)
         total = loss + inversion.total_variation * total_variation(images)
-        if float(total) < least:
-            best, least = images.detach().clone(), float(total)
+        if float(total.detach()) < least:
+            best, least = images.detach().clone(), float(total.detach())
         (found,) = torch.autograd.grad(total, [images])
         images.grad = found.sign()
         optimiser.step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -22,13 +24,12 @@ def auroc(scores_N: Floats, members_N: NDArray[np.bool_]) -> float:
 
 def true_positives(scores_N: Floats, members_N: NDArray[np.bool_], false_positives: float) -> float:
     """Return the largest share of members found by a threshold with at most this share of non-members above it."""
-    wrong, right, _ = roc_curve(members_N, scores_N, drop_intermediate=False)
-    return float(right[wrong <= false_positives].max())
+    return _read_off(scores_N, members_N, [false_positives])[0]
 
 
 def curve(scores_N: Floats, members_N: NDArray[np.bool_]) -> list[float]:
     """Return ``true_positives`` at each rate of ``GRID``."""
-    return [true_positives(scores_N, members_N, rate) for rate in GRID]
+    return _read_off(scores_N, members_N, GRID)
 
 
 def logit(losses: Floats) -> Floats:
@@ -54,3 +55,8 @@ def calibrated(confidences_KN: Floats, members_KN: NDArray[np.bool_], target: in
     mean_N = np.where(out_KN, shadows_KN, 0.0).sum(axis=0) / counts_N
     deviation = float(np.sqrt(np.mean((shadows_KN - mean_N)[out_KN] ** 2)))
     return np.asarray((confidences_KN[target] - mean_N) / max(deviation, SMALLEST_DEVIATION), dtype=np.float64)
+
+
+def _read_off(scores_N: Floats, members_N: NDArray[np.bool_], rates: Sequence[float]) -> list[float]:
+    wrong, right, _ = roc_curve(members_N, scores_N, drop_intermediate=False)
+    return [float(right[wrong <= rate].max()) for rate in rates]
