@@ -24,9 +24,7 @@ BY_HEART = TrainingSpec(epochs=60, batch_size=8, learning_rate=1e-3, weight_deca
 NOTHING = TrainingSpec(epochs=1, batch_size=64, learning_rate=1e-12)
 
 
-def attacks(
-    where: Site, training: TrainingSpec, runtime: Runtime, work: Path, **floor: Any
-) -> dict[str, Membership]:
+def attacks(where: Site, training: TrainingSpec, runtime: Runtime, work: Path, **floor: Any) -> dict[str, Membership]:
     table = [Defence("it", training, PrivacySpec(**floor))]
     members = draw_sides(where.dataset, 4, 0)
     return {one.attack: one for one in infer_membership(where, table, members, work, around(runtime))[0]}
