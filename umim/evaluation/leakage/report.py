@@ -11,8 +11,8 @@ PICTURE = "reconstructions.png"
 CURVES = "membership.png"
 
 
-def page(found: Found, *, picture: bool = True) -> str:
-    """Return report.md. ``picture``: whether reconstructions.png, which shows images, lies beside it."""
+def page(found: Found) -> str:
+    """Return report.md."""
     model, data, settings = found["model"], found["data"], found["settings"]
     lines = [
         "# Leakage audit",
@@ -45,8 +45,8 @@ def page(found: Found, *, picture: bool = True) -> str:
         "",
         *_inversion(found["inversion"]),
     ]
-    if picture:
-        lines += ["", f"![Originals and reconstructions]({PICTURE})"]
+
+    lines += ["", f"![Originals and reconstructions]({PICTURE})"]
     software = ", ".join(f"{name} {version}" for name, version in sorted(found["software"].items()))
     return "\n".join([*lines, "", f"Computed on {found['device']}: {software}.", ""])
 

@@ -44,7 +44,7 @@ def test_clipping_alone_hides_nothing(runtime: Runtime) -> None:
 def test_matching_brings_the_gradient_nearer_where_there_is_no_closed_form(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inversion, "closed_form", lambda victim, change: None)
+    monkeypatch.setattr(inversion, "closed_form", lambda _victim, _change: None)
     where = site()
     learner = inversion._learner(where, TRAINING, runtime)
     victim = inversion._victim(where, learner, np.asarray([3]), PrivacySpec(), runtime, seed=1)
