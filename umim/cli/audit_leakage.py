@@ -25,7 +25,7 @@ from umim.cli.model_file import ModelFile, local_model
 from umim.cli.output import Format, show_json, show_list, show_text
 from umim.cli.render import NONE, list_table
 from umim.cli.simulate import read_files
-from umim.errors import ConfigError, DataError
+from umim.errors import ConfigError
 
 JSON = "report.json"
 PAGE = "report.md"
@@ -191,6 +191,10 @@ def _run(
     parent = ModelState(read_safetensors(file.path))
     loaded_encoder(file.architecture, file.image_size, parent.encoder)  # says early what does not fit
     dataset = at_most(load_dataset(location, file.image_size), images, seed)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be made: {error.strerror}") from error
     table = defences(training, *floor)
     site = Site(file.architecture, parent, dataset, seed)
     around = Surroundings(runtime, lambda _progress: None)
@@ -203,14 +207,10 @@ def _run(
         "imageSize": file.image_size,
     }
     found = audit.to_json(result, about, Path(location.path).name, runtime.device.type)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        pictures.draw_curves(found, out)
-        pictures.draw_gallery(result.gallery, out)
-        _write(out / JSON, json.dumps(found, indent=2) + "\n")
-        _write(out / PAGE, report.page(found))
-    except OSError as error:
-        raise DataError(f"--out {out} cannot be written: {error}") from error
+    pictures.draw_curves(found, out)
+    pictures.draw_gallery(result.gallery, out)
+    _write(out / JSON, json.dumps(found, indent=2) + "\n")
+    _write(out / PAGE, report.page(found))
     return found
 
 

@@ -108,7 +108,15 @@ def test_bad_options_are_named(
     done = run(model, *DESCRIBED, "--data", data, "--out", tmp_path / "out", *arguments)
     assert done.exit_code == code
     assert message in " ".join(done.stderr.replace("│", "").split())
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    done = run(model, *DESCRIBED, "--data", data, "--out", model / "out")
+    assert done.exit_code == 78
+    assert f"--out {model / 'out'} cannot be made: Not a directory" in done.stderr
 
 
 def test_a_round_with_a_wrong_field_is_named(model: Path, data: Path, tmp_path: Path) -> None:
