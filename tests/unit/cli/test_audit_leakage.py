@@ -41,8 +41,8 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     dataset, path = blobs(32), tmp_path / "scans.npz"
-    images, patients = dataset.images[:, 0], dataset.patients
-    np.savez(path, train_images=images, train_labels=dataset.targets, train_patients=patients)
+    assert dataset.targets is not None
+    np.savez(path, train_images=dataset.images[:, 0], train_labels=dataset.targets, train_patients=dataset.patients)
     return path
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.unit.evaluation.leakage.parts import SIZE, site
 from umim.api.hospital import PrivacySpec
@@ -52,7 +53,7 @@ def test_matching_brings_the_gradient_nearer_where_there_is_no_closed_form(
     trained = inversion.small_update(victim, truth, ONE, TRAINING)
     change = {name: trained[name] - where.parent.encoder[name] for name in trained}
     target = [-value for value in victim.named(change)]
-    with inversion.sdpa_kernel(inversion.SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH):
         distances = [
             float(inversion.cosine_distance(victim.gradient(guess), target))
             for guess in (inversion.matching(victim, change, Inversion(iterations=n)) for n in (1, 40))
