@@ -285,7 +285,7 @@ def _attack(
         # Only this form of attention has the second derivative that matching needs.
         with sdpa_kernel(SDPBackend.MATH):
             trained = small_update(victim, images, scenario, defence.training)
-            noise = torch.Generator().manual_seed(derive(seed, "noise"))
+            noise = np.random.default_rng(derive(seed, "noise")).bytes
             released = protect(trained, site.parent.encoder, defence.privacy, noise)
             change = {name: released[name].float() - site.parent.encoder[name].float() for name in released}
             solved = closed_form(victim, change)

@@ -181,7 +181,7 @@ class Release:
         runtime: Runtime,
     ) -> Release:
         """Release a training's update and look at all images with it. The noise comes from the audit's seed."""
-        noise = torch.Generator().manual_seed(derive(site.seed, "noise", defence.name, number))
+        noise = np.random.default_rng(derive(site.seed, "noise", defence.name, number)).bytes
         tensors = protect(trained.state.encoder, site.parent.encoder, defence.privacy, noise)
         encoder = loaded_encoder(site.architecture, site.image_size, tensors).to(runtime.device).eval()
         norms = [distance(one, site.parent.encoder) for one in (trained.state.encoder, tensors)]
