@@ -514,12 +514,20 @@ def png(width: int, height: int) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("width", "height"), [(9460, 9459), (20000, 20000), (2**31 - 1, 1), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize(
+    ("width", "height", "says"),
+    [
+        (9460, 9459, "a.png says how many pixels an image has (9460x9459): 89482140; allowed are 1 to 89478485"),
+        (89_478_486, 1, "a.png says how many columns it has"),
+        (20000, 20000, "a.png cannot be read as an image: Image size (400000000 pixels) exceeds limit"),
+        (2**31 - 1, 2**31 - 1, "a.png cannot be read as an image"),
+    ],
+)
 def test_an_image_of_more_pixels_than_allowed_is_refused_before_it_is_decoded(
-    tmp_path: Path, width: int, height: int
+    tmp_path: Path, width: int, height: int, says: str
 ) -> None:
     (tmp_path / "a.png").write_bytes(png(width, height))
-    refused(tmp_path, "imagefolder", "a.png")
+    refused(tmp_path, "imagefolder", says)
 
 
 def test_the_limit_of_pixels_is_where_pillow_begins_to_warn() -> None:
