@@ -43,7 +43,7 @@ def learned(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_labels_learned_by_heart_are_found(learned: dict[str, list[Any]]) -> None:
     found = {one.attack: one for one in learned["attacks"] if one.defence == "none"}
     assert found["loss"].auroc.mean > 0.8
-    assert found["calibrated"].auroc.mean > 0.8
+    assert found["calibrated"].auroc.mean > 0.75
     assert found["calibrated"].true_positives.mean > 0.1
     assert found["loss"].auroc.interval is not None
 
