@@ -235,9 +235,12 @@ def test_the_loss_of_a_private_training_weighs_all_classes_alike(
 ) -> None:
     """Weights by frequency would let one label change the gradients of all other images."""
     made: list[Any] = []
-    monkeypatch.setattr(
-        site, "create_head", lambda *given, **named: made.append(create_head(*given, **named)) or made[-1]
-    )
+
+    def noted(*given: Any, **named: Any) -> Any:
+        made.append(create_head(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(site, "create_head", noted)
     rare = dataset()
     rare.targets[:] = np.arange(20) >= 18  # type: ignore[index]
     train_at_site(private(tmp_path, epochs=1), ModelState(parent()), rare, around(runtime))
