@@ -20,7 +20,7 @@ from umim.models.encoder import create_encoder
 from umim.models.heads import create_head
 from umim.training.runtime import Runtime
 
-BY_HEART = TrainingSpec(epochs=60, batch_size=8, learning_rate=1e-3, weight_decay=0.0)
+BY_HEART = TrainingSpec(epochs=60, batch_size=8, learning_rate=3e-3, weight_decay=0.0)
 NOTHING = TrainingSpec(epochs=1, batch_size=64, learning_rate=1e-12)
 
 
