@@ -8,9 +8,11 @@ import typer
 from typer.core import TyperGroup
 
 from umim.cli import federations, models, rounds
+from umim.cli.audit_leakage import audit_leakage
 from umim.cli.evaluate import evaluate
 from umim.cli.output import show_error
 from umim.cli.simulate import simulate
+from umim.cli.verify import keygen, verify
 from umim.errors import UmimError
 
 
@@ -36,4 +38,7 @@ app.add_typer(federations.app, name="federations")
 app.add_typer(rounds.app, name="rounds")
 app.add_typer(models.app, name="models")
 app.command()(evaluate)
+app.command()(audit_leakage)
 app.command()(simulate)
+app.command()(verify)
+app.command()(keygen)
