@@ -80,7 +80,7 @@ def relinked(text: str, source: str, exists: Callable[[str], bool]) -> tuple[str
 
 
 def spaced(text: str) -> str:
-    """Return the page with an empty line between a paragraph and a list that follows it."""
+    """Return the page with an empty line between a paragraph, or fenced code, and a list that follows it."""
 
     def paragraphs(prose: str) -> str:
         lines, in_list = [""], False
@@ -91,7 +91,9 @@ def spaced(text: str) -> str:
                 lines.append("")
                 in_list = True
             lines.append(line)
-        return "\n".join(lines[1:])
+        # What stands behind fenced code begins with the end of the fence's line.
+        behind_code = prose.startswith("\n") and _ITEM.match(prose[1:]) is not None
+        return "\n" * behind_code + "\n".join(lines[1:])
 
     return _prose(text, paragraphs)
 

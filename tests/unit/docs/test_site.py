@@ -140,6 +140,7 @@ def test_a_folder_in_the_nav_stands_for_the_pages_that_nothing_else_names() -> N
 def test_a_list_behind_a_paragraph_is_set_apart_and_one_in_code_is_not() -> None:
     assert spaced("a\n- b\n- c\n") == "a\n\n- b\n- c\n"
     assert spaced("- a\n  b\n- c\n") == "- a\n  b\n- c\n"
+    assert spaced("- a\n\n  ```\n  b\n  ```\n- c\n") == "- a\n\n  ```\n  b\n  ```\n\n- c\n"
     assert spaced("```\na\n- b\n```\n") == "```\na\n- b\n```\n"
 
 
