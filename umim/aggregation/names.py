@@ -69,7 +69,7 @@ def fewest_sites(spec: AggregationSpec) -> int:
 def registered() -> Mapping[str, EntryPoint]:
     """Return the strategies of other packages that are installed here, by name. Loads none: the operator lacks numpy.
 
-    UMIM's own names stay UMIM's. Raises ConfigError when two packages register one name.
+    A name of ``STRATEGIES`` stays UMIM's, whatever is here. Raises ConfigError when two packages register one name.
     """
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
@@ -79,7 +79,7 @@ def registered() -> Mapping[str, EntryPoint]:
                 f"spec.aggregation.strategy: {point.name!r} is registered twice, as {before.value} and {point.value}: "
                 "uninstall one of the packages"
             )
-    return {name: point for name, point in found.items() if name not in STRATEGIES}
+    return found
 
 
 def packages(strategy: str) -> tuple[str, ...]:
