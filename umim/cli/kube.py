@@ -12,7 +12,16 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from umim.api.base import GROUP, VERSION
-from umim.cli.resources import Federation, Model, Round, parse_federation, parse_model, parse_round
+from umim.cli.resources import (
+    Federation,
+    Hospital,
+    Model,
+    Round,
+    parse_federation,
+    parse_hospital,
+    parse_model,
+    parse_round,
+)
 from umim.errors import AccessDeniedError, ConfigError, NotFoundError, UmimError
 
 TIMEOUT_SECONDS = (5, 30)  # connect, read
@@ -70,6 +79,14 @@ class Cluster:
     def federation(self, namespace: str, name: str) -> Federation:
         """Return one Federation. Raises NotFoundError."""
         return parse_federation(self._get("federations", namespace, name))
+
+    def hospitals(self, namespace: str | None) -> list[Hospital]:
+        """Return the Hospitals of a namespace, or of all, sorted by namespace and name."""
+        return [parse_hospital(one) for one in self._list("hospitals", namespace)]
+
+    def hospital(self, namespace: str, name: str) -> Hospital:
+        """Return one Hospital. Raises NotFoundError."""
+        return parse_hospital(self._get("hospitals", namespace, name))
 
     def models(self, namespace: str | None) -> list[Model]:
         """Return the GlobalModels of a namespace, or of all, sorted by namespace and name."""

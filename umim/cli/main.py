@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from umim.cli import federations, models, rounds
+from umim.cli import federations, hospitals, models, rounds
 from umim.cli.evaluate import evaluate
 from umim.cli.output import show_error
 from umim.cli.simulate import simulate
@@ -33,6 +33,7 @@ app = typer.Typer(
     help="Campaigns, rounds and models of federated training on Kubernetes.",
 )
 app.add_typer(federations.app, name="federations")
+app.add_typer(hospitals.app, name="hospitals")
 app.add_typer(rounds.app, name="rounds")
 app.add_typer(models.app, name="models")
 app.command()(evaluate)

@@ -15,6 +15,7 @@ from rich.tree import Tree
 
 from umim.api.artifacts import ModelManifest
 from umim.api.base import Condition, Metrics, ModelReference
+from umim.api.globalmodel import GlobalModelSpec
 from umim.api.round import JobStatus, Progress, SiteStatus
 from umim.cli.resources import Model, Round
 
@@ -34,6 +35,8 @@ PHASE_STYLES = {
     "Aggregating": "cyan",
 }
 BAR_WIDTH = 24
+COMPACT = frozenset({"vit_pico_patch8_64", "vit_nano_patch8_64"})
+"""Encoders that timm knows once ``umim.models.compact`` is imported. Here as names: that module needs torch."""
 NONE = "-"
 
 
@@ -232,10 +235,11 @@ def pulled(folder: str, manifest: ModelManifest, fetched: bool) -> Table:
     )
 
 
-def loading_code(folder: str, manifest: ModelManifest) -> str:
+def loading_code(folder: str, manifest: ModelManifest | GlobalModelSpec) -> str:
     """Return the lines that load a pulled model with timm."""
+    own = "import umim.models.compact  # registers the name with timm\n" if manifest.architecture in COMPACT else ""
     return (
-        "import timm, safetensors.torch\n"
+        f"import timm, safetensors.torch\n{own}"
         f'model = timm.create_model("{manifest.architecture}", img_size={manifest.image_size}, num_classes=0)\n'
         f'model.load_state_dict(safetensors.torch.load_file("{folder}/model.safetensors"))'
     )
