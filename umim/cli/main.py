@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from umim.cli import federations, hospitals, models, rounds
+from umim.cli import federations, hospitals, init, models, rounds
 from umim.cli.evaluate import evaluate
 from umim.cli.output import show_error
 from umim.cli.simulate import simulate
@@ -36,5 +36,6 @@ app.add_typer(federations.app, name="federations")
 app.add_typer(hospitals.app, name="hospitals")
 app.add_typer(rounds.app, name="rounds")
 app.add_typer(models.app, name="models")
+app.add_typer(init.app, name="init")
 app.command()(evaluate)
 app.command()(simulate)
