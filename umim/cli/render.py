@@ -158,6 +158,8 @@ def progress_view(one: Round, now: datetime) -> Group:
     status = one.status
     elapsed = short_duration((status.completion_time or now) - one.created)
     title = Text.assemble(f"{one.namespace}/{one.name}  ", phase(status.phase, status.reason), f"  {elapsed}")
+    if (rest := time_left(one)) is not None:
+        title.append(f"  {short_duration(rest)} of training left")
     grid = Table.grid(padding=(0, 2))
     if status.initialization is not None:
         _add_job(grid, "start model", status.initialization)
@@ -167,6 +169,13 @@ def progress_view(one: Round, now: datetime) -> Group:
         _add_job(grid, "aggregation", status.aggregation)
     message = [Text(one.message, style="red" if status.phase == "Failed" else "dim")] if one.message else []
     return Group(title, Padding(grid, (0, 2)), *message)
+
+
+def time_left(one: Round) -> timedelta | None:
+    """Return how long the slowest site still trains, or None when that is not known of every site that runs."""
+    running = [site for site in one.status.sites if site.phase == "Running"]
+    known = [site.progress.eta_seconds for site in running if site.progress is not None]
+    return timedelta(seconds=max(known)) if known and len(known) == len(running) else None
 
 
 def progress_line(one: Round) -> str:
