@@ -1,8 +1,7 @@
-"""The command ``umim``. Exit codes: 0 done, 1 the watched round failed, 2 usage, 130 interrupted, else as errors say."""
+"""The command ``umim``. Exit codes: 0 done, 1 the watched round failed, 2 wrong usage, else as ``umim.errors``."""
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 import typer
@@ -25,8 +24,6 @@ class Commands(TyperGroup):
         except UmimError as error:
             show_error(str(error))
             raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:  # click would say 1: the watched round has failed
-            raise typer.Exit(128 + signal.SIGINT) from error
 
 
 app = typer.Typer(
