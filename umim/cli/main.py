@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from umim.cli import federations, hospitals, init, models, rounds
 from umim.cli.evaluate import evaluate
 from umim.cli.output import show_error
+from umim.cli.preflight import preflight
 from umim.cli.simulate import simulate
 from umim.errors import UmimError
 
@@ -39,3 +40,4 @@ app.add_typer(models.app, name="models")
 app.add_typer(init.app, name="init")
 app.command()(evaluate)
 app.command()(simulate)
+app.command()(preflight)
