@@ -35,6 +35,14 @@ ENV_TRACEPARENT = "TRACEPARENT"
 
 DATA_MOUNT = "/data"
 WORK_MOUNT = "/work"
+POLICY_MOUNT = "/etc/umim/policy"
+POLICY_FILE = "hospital.json"
+"""Key in the hospital's ConfigMap, and name of the file below ``POLICY_MOUNT``."""
+SIGNING_MOUNT = "/etc/umim/signing"
+SIGNING_FILE = "ed25519.pem"
+"""Key in the Secret with a private key, and name of the file below ``SIGNING_MOUNT``."""
+FEDERATION_KEY = "federation"
+"""Whose key the Jobs of the server sign with, see ``signing_name``. No Hospital may lie in their namespace."""
 TERMINATION_LOG = "/dev/termination-log"
 
 MAX_NAME = 63
@@ -59,14 +67,28 @@ def site_label(site: str) -> str:
     return f"{site[:52].rstrip('.-')}-{hashlib.sha256(site.encode()).hexdigest()[:10]}"
 
 
+def policy_name(hospital: str) -> str:
+    """Return the name of the ConfigMap with a hospital's policy."""
+    return f"umim-policy-{hospital}"
+
+
+def signing_name(owner: str) -> str:
+    """Return the name of the Secret with the private key of a hospital, or of the federation."""
+    return f"umim-signing-{owner}"
+
+
 MODEL_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
 """Names of a model's two files, in the store and where it is fetched to."""
 
 
+MODELS = "models/sha256/"
+"""Key prefix of all global models."""
+
+
 def model_prefix(digest: str) -> str:
     """Return the key prefix of a global model."""
-    return f"models/sha256/{digest}/"
+    return f"{MODELS}{digest}/"
 
 
 def model_key(digest: str) -> str:

@@ -35,6 +35,18 @@ class ConfigError(UmimError):
     exit_code = 78  # EX_CONFIG
 
 
+class PolicyError(ConfigError):
+    """The hospital's own policy forbids what the operator asks for: names the field, the value and what is allowed."""
+
+    exit_code = 79  # free in sysexits(3); the operator tells it apart
+
+
+class WindowClosedError(UmimError):
+    """The hospital's time window has closed. Going on later can help."""
+
+    exit_code = 75  # EX_TEMPFAIL
+
+
 class ArtifactError(UmimError):
     """An artifact is damaged or not what its manifest says (digest, shape, dtype, parent)."""
 
@@ -65,5 +77,13 @@ class TrainingError(UmimError):
     exit_code = 70
 
 
-PERMANENT_EXIT_CODES: frozenset[int] = frozenset({DataError.exit_code, ConfigError.exit_code})
+class PrivacyBudgetError(UmimError):
+    """The training would spend more epsilon than the hospital's budget has left: names spent, needed and budget."""
+
+    exit_code = 73  # EX_CANTCREAT: the next free one, of no special meaning
+
+
+PERMANENT_EXIT_CODES: frozenset[int] = frozenset(
+    {DataError.exit_code, ConfigError.exit_code, PolicyError.exit_code, PrivacyBudgetError.exit_code}
+)
 """Exit codes after which the same Job would fail the same way again."""

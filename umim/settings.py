@@ -9,13 +9,15 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from umim import contract
-from umim.api.base import ApiModel
+from umim.api.base import ApiModel, shortened
 from umim.errors import ConfigError
 
 DEFAULT_REGION = "us-east-1"
 ENV_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 ENV_S3_ADMIN_USER = "UMIM_S3_ADMIN_USER"
 ENV_S3_ADMIN_PASSWORD = "UMIM_S3_ADMIN_PASSWORD"
+MOST_FIELD_CHARACTERS = 300
+"""Length at which the path of a field is cut: the names of tensors are part of it."""
 
 ConfigT = TypeVar("ConfigT", bound=ApiModel)
 
@@ -191,4 +193,4 @@ def first_problem(error: ValidationError) -> str:
     first = problems[0]
     field = ".".join(str(part) for part in first["loc"]) or "document"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{field}: {first['msg']}{more}"
+    return f"{shortened(field, MOST_FIELD_CHARACTERS)}: {shortened(first['msg'])}{more}"

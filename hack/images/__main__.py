@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hack.cluster.progress import ClusterError
 from hack.cluster.settings import Paths
-from hack.images import check, constraints, deliver, report
+from hack.images import check, constraints, deliver, report, sbom
 from hack.images.build import Builder
 from hack.images.buildah import require_root
 from hack.images.steps import ImageError
@@ -31,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
     archive = commands.add_parser("archive", parents=[common], help="build, then write an OCI archive")
     archive.add_argument("file", type=Path, metavar="FILE", help="archive to write (for kind, k3d, ctr, podman)")
     archive.add_argument("names", nargs="*", metavar="NAME", help="images (default: all that a cluster runs)")
+    bill = commands.add_parser("sbom", parents=[common], help="build, then write the images' bills of materials")
+    bill.add_argument("folder", type=Path, metavar="FOLDER", help="where to write NAME.cdx.json (CycloneDX 1.6)")
+    bill.add_argument("names", nargs="*", metavar="NAME", help="images (default: all that a cluster runs)")
     push = commands.add_parser("push", parents=[common], help="build, then push to a registry")
     push.add_argument("registry", metavar="REGISTRY", help="where to, with the path, without the image's name")
     push.add_argument("names", nargs="*", metavar="NAME", help="images (default: all that a cluster runs)")
@@ -70,6 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
             deliver.load(workspace, images, tag, target, Paths.from_env(os.environ))
         elif arguments.command == "archive":
             deliver.archive(workspace, images, tag, target, arguments.file)
+        elif arguments.command == "sbom":
+            sbom.write(workspace, images, tag, target, arguments.folder, datetime.now(UTC))
         elif arguments.command == "push":
             deliver.push(workspace, images, tag, target, arguments.registry, plain_http=arguments.plain_http)
         elif arguments.command == "check":

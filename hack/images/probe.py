@@ -25,7 +25,7 @@ IMPORTS = {
     ),
     "trainer": (
         *("timm", "torchvision", "safetensors", "pydicom", "nibabel", "minio", "redis", "pydantic"),
-        *("opentelemetry.sdk", "umim"),
+        *("opentelemetry.sdk", "cryptography.hazmat.primitives.asymmetric.ed25519", "umim"),
     ),
 }
 FORBIDDEN = ("gcc", "g++", "cc", "c++", "clang", "ld", "as", "make", "ninja", "pip", "pip3", "go", "cargo")

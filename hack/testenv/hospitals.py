@@ -13,6 +13,8 @@ from hack.testenv.api import Object
 from hack.testenv.images import write_textures
 from hack.testenv.platform import FEDERATION, SYSTEM, TEST_LABEL, Platform
 from hack.testenv.waiting import wait_until
+from umim.artifacts.signing import Signer
+from umim.cli.verify import signing_secret
 
 NAME = "radiology"
 RELEASE = "site"
@@ -58,11 +60,14 @@ class Hospitals:
         gate: bool = False,
         consent: bool = True,
         quota: dict[str, str] | None = None,
+        signer: Signer | None = None,
+        admission: dict[str, Any] | None = None,
     ) -> Site:
         """Make a hospital with random textures, or what ``prepare`` writes to a path, and return it.
 
         hospital: values of the chart under ``hospital``. gate: the data volume is missing until ``open_gate``, so
-        that the site's Pod waits. consent: whether the Hospital resource exists; if not, see ``join``.
+        that the site's Pod waits. consent: whether the Hospital resource exists; if not, see ``join``. signer: the
+        hospital's key. admission: values of the chart under ``admissionPolicy``.
         """
         site = Site(namespace, self._root / namespace)
         data = site.folder / "data"
@@ -78,11 +83,20 @@ class Hospitals:
         self._volume(site, "work")
         if not gate:
             self._volume(site, "data")
+        if signer is not None:
+            self._platform.api.apply(signing_secret(NAME, namespace, signer))
+            hospital = {"publicKey": signer.public_key, **(hospital or {})}
         if consent:
-            self.join(site, hospital, quota)
+            self.join(site, hospital, quota, admission)
         return site
 
-    def join(self, site: Site, hospital: dict[str, Any] | None = None, quota: dict[str, str] | None = None) -> None:
+    def join(
+        self,
+        site: Site,
+        hospital: dict[str, Any] | None = None,
+        quota: dict[str, str] | None = None,
+        admission: dict[str, Any] | None = None,
+    ) -> None:
         """Install or upgrade the hospital's release: it takes part, on these terms."""
         terms = {"name": NAME, "federations": [FEDERATION], "data": {"format": "npz", "path": "images.npz"}}
         volume = {"storageClassName": "", "size": "1Gi"}
@@ -90,6 +104,7 @@ class Hospitals:
             "hospital": {**terms, **(hospital or {})},
             "volumes": {part: {**volume, "volumeName": _volume_name(site, part)} for part in ("data", "work")},
             "quota": {"hard": {"requests.nvidia.com/gpu": "4", **(quota or {})}},
+            "admissionPolicy": admission or {},
         }
         self._platform.helm.install(RELEASE, "umim-hospital", site.namespace, values)
 

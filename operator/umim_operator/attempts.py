@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
-from umim.errors import PERMANENT_EXIT_CODES
+from umim.errors import PERMANENT_EXIT_CODES, PolicyError, PrivacyBudgetError
 from umim.rounds.sites import cut
 from umim_operator.conditions import Reason
 from umim_operator.state import JobView, RetryPolicy
@@ -52,6 +52,10 @@ def advance(current: S, job: JobView | None, policy: RetryPolicy, now: datetime)
     if job.outcome == "succeeded":
         return _failed(current, Reason.UPDATE_MISSING, "The Job ended but left no artifact.", policy, now)
     message = job.message or job.reason or "The Job failed without a message."
+    if job.exit_code == PolicyError.exit_code:
+        return _ended(current, Reason.POLICY_REFUSED, message)
+    if job.exit_code == PrivacyBudgetError.exit_code:
+        return _ended(current, Reason.PRIVACY_BUDGET_EXCEEDED, message)
     if job.exit_code in PERMANENT_EXIT_CODES:
         return _ended(current, Reason.PERMANENT_ERROR, message)
     return _failed(current, Reason.JOB_FAILED, message, policy, now)

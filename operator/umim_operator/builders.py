@@ -21,6 +21,8 @@ Manifest = dict[str, Any]
 
 USER = 65532
 TMP_MOUNT = "/tmp"
+KEY_MODE = 0o440
+"""Root and the Pod's group read a private key, see fsGroup."""
 ENTRYPOINTS: dict[contract.Role, str] = {
     "init": "umim.entrypoints.pretrain",
     "site": "umim.entrypoints.train_site",
@@ -181,6 +183,15 @@ def _volumes(view: RoundView, launch: Launch) -> tuple[list[Manifest], list[Mani
         {"name": "tmp", "mountPath": TMP_MOUNT},
         {"name": "work", "mountPath": contract.WORK_MOUNT},
     ]
+    # Optional: without them the Job says what is missing, instead of a Pod that never starts.
+    owner = contract.FEDERATION_KEY
+    if launch.hospital is not None:
+        owner = launch.site.split(".", 1)[1]
+        volumes.append({"name": "policy", "configMap": {"name": contract.policy_name(owner), "optional": True}})
+        mounts.append({"name": "policy", "mountPath": contract.POLICY_MOUNT, "readOnly": True})
+    key = {"secretName": contract.signing_name(owner), "optional": True, "defaultMode": KEY_MODE}
+    volumes.append({"name": "signing", "secret": key})
+    mounts.append({"name": "signing", "mountPath": contract.SIGNING_MOUNT, "readOnly": True})
     if data is not None:
         volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": data, "readOnly": True}})
         mounts.append({"name": "data", "mountPath": contract.DATA_MOUNT, "readOnly": True})

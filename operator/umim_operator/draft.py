@@ -14,6 +14,7 @@ from umim.contract import Role, job_name
 from umim.rounds.configs import site_config
 from umim.rounds.publication import ModelPublication, reference
 from umim.rounds.sites import cut
+from umim.rounds.windows import closes_at
 from umim_operator import attempts, display, events
 from umim_operator.attempts import S
 from umim_operator.conditions import ConditionType, Reason, set_condition
@@ -102,11 +103,12 @@ class Draft:
         hospital = self.observed.hospitals[site.name].spec
         if hospital is None:
             raise ValueError(f"{site.name} was launched without consent")
+        end = min(self.deadline, closes_at(hospital.time_windows, self.now) or self.deadline)
         return self._launch(
             site,
             ("site", site.name, site.namespace),
             lambda new: site_config(self.view, self.status, new, hospital),
-            self.deadline - self.now + self.timing.job_grace,
+            end - self.now + self.timing.job_grace,
             hospital,
         )
 

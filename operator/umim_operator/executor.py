@@ -12,7 +12,7 @@ from umim.api.artifacts import JobResult, ModelManifest, UpdateManifest
 from umim.api.globalmodel import GlobalModelSpec
 from umim.api.hospital import HospitalStatus
 from umim.api.round import FederationRoundStatus, Progress, SiteStatus
-from umim.artifacts.manifests import MAX_MANIFEST_BYTES, read_job_result, read_model_manifest
+from umim.artifacts.manifests import ManifestError, get_manifest, read_job_result, read_model_manifest
 from umim.artifacts.store import ObjectStore
 from umim.errors import ArtifactError
 from umim.progress import ProgressReader
@@ -173,17 +173,19 @@ class Executor:
         ended = [site for site, job in adopted if site.attempt and (late or not _is_active(job, site))]
         if not ended:
             return {}
-        listed = self._store.list(contract.round_prefix(view.uid) + "sites/")
-        sizes = {item.key: item.size_bytes for item in listed}
+        listed = {item.key for item in self._store.list(contract.round_prefix(view.uid) + "sites/")}
         found: dict[tuple[str, int], UpdateManifest | DamagedManifest] = {}
         for site in ended:
             key = contract.update_manifest_key(view.uid, site.name, site.attempt)
-            if sizes.get(key, 0) > MAX_MANIFEST_BYTES:
-                text = f"The manifest of the update has {sizes[key]} bytes, at most {MAX_MANIFEST_BYTES} are allowed."
-                found[site.name, site.attempt] = DamagedManifest(text)
-            elif key in sizes:
-                found[site.name, site.attempt] = observe.update_or_damage(self._store.get(key), view.uid, site)
+            if key in listed:
+                found[site.name, site.attempt] = self._update(key, view.uid, site)
         return found
+
+    def _update(self, key: str, uid: str, site: SiteStatus) -> UpdateManifest | DamagedManifest:
+        try:
+            return observe.update_or_damage(get_manifest(self._store, key), uid, site)
+        except ManifestError as error:
+            return DamagedManifest(f"The manifest of the update is damaged: {error}.")
 
     def _results(self, view: RoundView, jobs: tuple[JobView, ...]) -> dict[contract.Role, JobResult]:
         """Read the result of the server's Job that the round waits for, when the Job is no longer active."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from umim import contract
 from umim.api.artifacts import UpdateManifest
-from umim.api.base import HospitalReference
+from umim.api.base import HospitalReference, shortened
 from umim.api.hospital import HospitalSpec
 from umim.api.round import FederationRoundSpec, FederationRoundStatus, SiteStatus
 from umim.settings import first_problem
@@ -138,6 +138,6 @@ def update_or_damage(data: bytes, uid: str, site: SiteStatus) -> UpdateManifest 
     ):
         if has != wanted:
             return DamagedManifest(
-                f"The manifest of the update has {field} {json.dumps(has)}, not {json.dumps(wanted)}."
+                f"The manifest of the update has {field} {shortened(json.dumps(has))}, not {json.dumps(wanted)}."
             )
     return manifest

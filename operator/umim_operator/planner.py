@@ -15,6 +15,7 @@ from umim.rounds.configs import aggregate_config, init_config
 from umim.rounds.consent import Refusal
 from umim.rounds.publication import base_publication, publication, reference
 from umim.rounds.sites import cut, judged, with_update
+from umim.rounds.windows import closes_at, opens_at
 from umim_operator import attempts, display
 from umim_operator.acceptance import references, rejection
 from umim_operator.conditions import Reason, find, is_true
@@ -200,7 +201,7 @@ def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
     if site.phase in SETTLED:
         return site
     job = draft.observed.job("site", site.name)
-    site = _committed(draft, attempts.adopt(site, job), late)
+    site = _committed(draft, attempts.adopt(_with_key(draft, site), job), late)
     if site.phase in SETTLED:
         return site
     refused = _refused(draft, site)
@@ -221,13 +222,25 @@ def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
     return _run_site(draft, site, job)
 
 
+def _with_key(draft: Draft, site: SiteStatus) -> SiteStatus:
+    """Pin the hospital's public key until the first attempt is on record: a later one does not count in this round."""
+    hospital = draft.observed.hospitals.get(site.name)
+    if site.attempt > 0 or hospital is None or hospital.spec is None:
+        return site
+    return site.model_copy(update={"public_key": hospital.spec.public_key})
+
+
 def _refused(draft: Draft, site: SiteStatus) -> Refusal | None:
     return refusal(draft.view.namespace, draft.spec, site.name, draft.observed.hospitals.get(site.name))
 
 
 def _run_site(draft: Draft, site: SiteStatus, job: JobView | None) -> SiteStatus:
-    if site.phase == "Refused":
+    if site.phase == "Refused" or site.reason == Reason.OUTSIDE_TIME_WINDOW:
         site = site.model_copy(update={"phase": "Pending", "reason": None, "message": None})
+    closed = _outside_window(draft, site)
+    if closed is not None:
+        draft.stop(job)
+        return closed
     before = site.failures
     site = attempts.advance(site, job, draft.policy, draft.now)
     if site.failures > before and job is not None:
@@ -240,6 +253,31 @@ def _run_site(draft: Draft, site: SiteStatus, job: JobView | None) -> SiteStatus
     if site.retry_time is not None:
         draft.wait_until(site.retry_time)
     return site
+
+
+def _outside_window(draft: Draft, site: SiteStatus) -> SiteStatus | None:
+    """Return a site that waits for its hospital's next time window, or None when it may run now.
+
+    As with suspend, a stopped attempt is not a failure; the next one continues from its checkpoint.
+    """
+    hospital = draft.observed.hospitals[site.name].spec
+    windows = None if hospital is None else hospital.time_windows
+    closes = closes_at(windows, draft.now)
+    if windows is None or closes is None:
+        return None
+    if closes > draft.now:
+        draft.wait_until(closes)
+        return None
+    opens = opens_at(windows, draft.now)
+    draft.wait_until(opens)
+    return site.model_copy(
+        update={
+            "phase": "Pending",
+            "reason": str(Reason.OUTSIDE_TIME_WINDOW),
+            "message": f"The hospital's spec.timeWindows are closed until {opens.strftime('%Y-%m-%dT%H:%M:%SZ')}.",
+            "retry_time": None,
+        }
+    )
 
 
 def _committed(draft: Draft, site: SiteStatus, late: bool = False) -> SiteStatus:

@@ -112,6 +112,12 @@ def test_read_range_returns_the_bytes_that_are_there(
     assert store.read_range(base + "a", offset, length) == expected
 
 
+def test_read_range_of_an_empty_object_is_empty(store: ObjectStore, base: str) -> None:
+    """A site may commit an empty manifest: that is a damaged one, and no store that fails."""
+    store.put(base + "a", b"")
+    assert store.read_range(base + "a", 0, 10) == b""
+
+
 @pytest.mark.parametrize(("offset", "length"), [(-1, 1), (0, 0), (0, -1)])
 def test_read_range_refuses_an_impossible_range(store: ObjectStore, base: str, offset: int, length: int) -> None:
     store.put(base + "a", b"0123456789")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hack.testenv.hospitals import RELEASE, Hospitals
 from hack.testenv.platform import FEDERATION, PREFIX, Platform
 from hack.testenv.rounds import Round
 from hack.testenv.waiting import wait_until
+from umim import contract
 
 Object = dict[str, Any]
 
@@ -69,8 +71,22 @@ def applied(platform: Platform, hospitals: Hospitals, start_model: Any) -> dict[
             *others, body = _read(path)
             for other in others:
                 platform.api.apply(other)
+                if other["kind"] == "Hospital":
+                    platform.api.apply(_policy(other))
             found[path.stem] = Round.create(platform, body)
     return found
+
+
+def _policy(hospital: Object) -> Object:
+    """Return the ConfigMap with which a hospital says the same to its Jobs, as the chart makes it."""
+    meta = hospital["metadata"]
+    own = {"namespace": meta["namespace"], "name": meta["name"], "spec": hospital["spec"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": contract.policy_name(meta["name"]), "namespace": meta["namespace"]},
+        "data": {contract.POLICY_FILE: json.dumps(own)},
+    }
 
 
 @pytest.mark.parametrize("path", _at("federation"))

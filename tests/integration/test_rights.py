@@ -71,3 +71,8 @@ def test_a_sites_service_account_has_no_rights(platform: Platform, site: Site, r
     who = f"system:serviceaccount:{site.namespace}:umim-site"
     for verb in ("get", "list", "create", "delete"):
         assert not _may(platform, who, verb, resource, site.namespace)
+
+
+def test_the_operator_cannot_read_or_change_a_hospitals_policy(platform: Platform, site: Site) -> None:
+    for verb in ("get", "list", "create", "update", "patch", "delete"):
+        assert not _may(platform, OPERATOR, verb, "configmaps", site.namespace)

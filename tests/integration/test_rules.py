@@ -37,6 +37,15 @@ ALLOWED = {
     "no retries": changed(ROUND, "spec.retries", 0),
     "noise with a clip norm": changed(HOSPITAL, "spec.privacy", {"noiseMultiplier": 1.0, "clipNorm": 0.5}),
     "no noise without a clip norm": changed(HOSPITAL, "spec.privacy", {"noiseMultiplier": 0}),
+    "a demand of differential privacy": changed(
+        HOSPITAL, "spec.privacy", {"differentialPrivacy": {"minNoiseMultiplier": 1, "epsilonBudget": 8}}
+    ),
+    "differential privacy by its noise": changed(
+        ROUND, "spec.training", {"differentialPrivacy": {"noiseMultiplier": 1.1}}
+    ),
+    "differential privacy by its epsilon": changed(
+        ROUND, "spec.training", {"differentialPrivacy": {"targetEpsilon": 3, "delta": 1e-6}}
+    ),
 }
 
 REFUSED = {
@@ -87,6 +96,26 @@ REFUSED = {
     "noise without a clip norm": (
         changed(HOSPITAL, "spec.privacy", {"noiseMultiplier": 1.0}),
         "needs privacy.clipNorm",
+    ),
+    "neither noise nor target of differential privacy": (
+        changed(ROUND, "spec.training", {"differentialPrivacy": {}}),
+        "exactly one of noiseMultiplier and targetEpsilon",
+    ),
+    "noise and target of differential privacy": (
+        changed(ROUND, "spec.training", {"differentialPrivacy": {"noiseMultiplier": 1, "targetEpsilon": 3}}),
+        "exactly one of noiseMultiplier and targetEpsilon",
+    ),
+    "a warm-up with differential privacy": (
+        changed(ROUND, "spec.training", {"differentialPrivacy": {"noiseMultiplier": 1}, "headWarmupEpochs": 1}),
+        "headWarmupEpochs must be 0",
+    ),
+    "a demand of differential privacy without noise": (
+        changed(HOSPITAL, "spec.privacy", {"differentialPrivacy": {"epsilonBudget": 8}}),
+        "minNoiseMultiplier: Required value",
+    ),
+    "a delta of one": (
+        changed(HOSPITAL, "spec.privacy", {"differentialPrivacy": {"minNoiseMultiplier": 1, "delta": 1}}),
+        "spec.privacy.differentialPrivacy.delta",
     ),
     "a hospital name of 64 characters": (
         changed(HOSPITAL, "metadata.name", "a" * 64),

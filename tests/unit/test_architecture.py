@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted([*ROOT.glob("umim/**/*.py"), *ROOT.glob("operator/umim_operator/*.py")])
-UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
-UNSAFE_CALLS = {"eval", "exec", "torch.load", "torch.save", "yaml.load"}
-UNSAFE_KEYWORDS = {"shell", "allow_pickle"}
 HEAVY = ("torch", "torchvision", "timm", "numpy", "safetensors", "PIL", "pydicom", "nibabel")
 
 
@@ -59,29 +52,6 @@ def test_the_api_models_load_nothing_but_pydantic() -> None:
         "print([name for name in ('yaml', 'minio', 'redis', 'opentelemetry', 'torch') if name in sys.modules])"
     )
     assert run(code) == "[]"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_is_ever_unpickled_or_evaluated(path: Path) -> None:
-    found = [text for node in ast.walk(ast.parse(path.read_text())) for text in dangers(node)]
-    assert found == []
-
-
-def dangers(node: ast.AST) -> list[str]:
-    """Return what a node does that could run code from a file or from text."""
-    if isinstance(node, ast.Import):
-        return [name.name for name in node.names if name.name in UNSAFE_MODULES]
-    if isinstance(node, ast.ImportFrom):
-        return [node.module] if node.module in UNSAFE_MODULES else []
-    if not isinstance(node, ast.Call):
-        return []
-    keywords = [f"{item.arg}=True" for item in node.keywords if item.arg in UNSAFE_KEYWORDS and is_true(item.value)]
-    name = ast.unparse(node.func)
-    return keywords + ([name] if name in UNSAFE_CALLS else [])
-
-
-def is_true(value: ast.expr) -> bool:
-    return isinstance(value, ast.Constant) and value.value is True
 
 
 def test_the_operator_folder_is_no_package_because_the_standard_library_has_one_of_that_name() -> None:

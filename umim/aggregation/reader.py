@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from umim.api.artifacts import HeadExclusion, TensorInfo
+from umim.api.artifacts import Attestation, HeadExclusion, TensorInfo
 from umim.api.hospital import Task
 from umim.artifacts.tensors import open_safetensors, read_header
 
@@ -52,6 +52,8 @@ class ReceivedUpdate:
     """Figures that the hospital let out."""
     head: SpilledHead | HeadExclusion | None = None
     """The task head that came with it, or why it cannot be used. None: none came."""
+    attestation: Attestation | None = None
+    """What the hospital signed, verified. None: it has no key."""
 
 
 class SpilledTensors(Mapping[str, torch.Tensor]):

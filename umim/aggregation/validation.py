@@ -11,6 +11,7 @@ from umim import contract
 from umim.aggregation.reader import ReceivedUpdate, SpilledHead
 from umim.aggregation.updates import expectation
 from umim.api.artifacts import (
+    Attestation,
     Exclusion,
     ExclusionReason,
     HeadExclusion,
@@ -25,6 +26,7 @@ from umim.artifacts.encodings import encoded_infos
 from umim.artifacts.layout import tensor_bytes
 from umim.artifacts.manifests import ManifestError, read_update_manifest
 from umim.artifacts.models import check_tensors
+from umim.artifacts.signing import SignatureError, attest
 from umim.artifacts.store import ObjectStore
 from umim.artifacts.tensors import open_safetensors
 from umim.errors import ArtifactError, ConfigError
@@ -62,13 +64,21 @@ def receive_update(
     try:
         manifest = _manifest(store, config.round_uid, reference)
         _check_manifest(manifest, config, reference)
+        attestation = _check_signature(manifest, reference.public_key)
         expected = _check_described(manifest, parent, config.aggregation.encoding)
         size_bytes = _check_size(store, manifest.file.key, tensor_bytes(expected))
     except ExcludedError as bad:
         return Exclusion(site=reference.site, reason=bad.reason, message=str(bad))
     head = _collect_head(store, config, parent, manifest, reference, folder)
     return ReceivedUpdate(
-        reference.site, manifest.samples, reference.digest, manifest.file.key, size_bytes, manifest.metrics, head
+        site=reference.site,
+        samples=manifest.samples,
+        digest=reference.digest,
+        key=manifest.file.key,
+        size_bytes=size_bytes,
+        metrics=manifest.metrics,
+        head=head,
+        attestation=attestation,
     )
 
 
@@ -118,6 +128,16 @@ def _check_manifest(manifest: UpdateManifest, config: AggregateJobConfig, refere
     _expect("ManifestInvalid", "file.key", manifest.file.key, key)
     _expect("WrongEncoding", "encoding", manifest.encoding, config.aggregation.encoding.format)
     _expect("DigestMismatch", "file.digest", manifest.file.digest, reference.digest)
+
+
+def _check_signature(manifest: UpdateManifest, public_key: str | None) -> Attestation | None:
+    """Return what the hospital signed, None where it has no key."""
+    if public_key is None:
+        return None
+    try:
+        return attest(manifest, public_key)
+    except SignatureError as error:
+        raise ExcludedError("SignatureInvalid", str(error)) from error
 
 
 def _expect(reason: ExclusionReason, field: str, found: object, expected: object) -> None:

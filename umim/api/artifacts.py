@@ -6,9 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from umim.api.base import DNS_LABEL_PATTERN, INT64, ApiModel, Digest, FiniteFloat, Metrics, ModelReference, Timestamp
+from umim.api.base import (
+    DNS_LABEL_PATTERN,
+    INT64,
+    ApiModel,
+    Digest,
+    FiniteFloat,
+    Message,
+    Metrics,
+    ModelReference,
+    Signature,
+    Timestamp,
+)
 from umim.api.globalmodel import Classes, Contributor, SharedHead
 from umim.api.hospital import Task
+from umim.api.privacy import DifferentialPrivacyRecord
 from umim.api.round import EncodingFormat
 
 
@@ -76,12 +88,40 @@ class UpdateManifest(ApiModel):
         default_factory=dict
     )
     """Figures that the hospital allows to leave. They go into the round's status, so there may not be too many."""
+    differential_privacy: DifferentialPrivacyRecord | None = None
+    """With which differential privacy it was trained. None: with none."""
     seed: int
     """Seed of the training."""
     software: dict[str, str]
     """Versions of what made it, by name."""
     created: Timestamp
     """When it was committed."""
+    signature: Signature | None = None
+    """Of the hospital, over its ``Attestation``. None: the hospital has no key."""
+
+
+class Attestation(ApiModel):
+    """What a hospital says of one update with its signature. It stays with the model when the update is gone."""
+
+    kind: Literal["Attestation"] = "Attestation"
+    round_uid: str
+    """UID of the FederationRound."""
+    site: str
+    """The site as namespace.name."""
+    attempt: Annotated[int, Field(ge=1)]
+    """Attempt that made it."""
+    parent_digest: Digest
+    """sha256 of the model that the site started from."""
+    update_digest: Digest
+    """sha256 of the update."""
+    head_digest: Digest | None = None
+    """sha256 of the task head that left with it."""
+    samples: Annotated[int, Field(ge=1), INT64]
+    """Number of training images."""
+    manifest_digest: Digest
+    """sha256 of the canonical bytes of the whole manifest."""
+    signature: Signature
+    """Of the hospital, over the canonical bytes of all the fields above."""
 
 
 class ModelManifest(ApiModel):
@@ -106,6 +146,8 @@ class ModelManifest(ApiModel):
     """UID of the round that made it."""
     contributors: list[Contributor] = Field(default_factory=list)
     """Sites whose updates it holds, sorted by site."""
+    attestations: list[Attestation] = Field(default_factory=list)
+    """What the hospitals among them signed, sorted by site. Those without a key have none."""
     metrics: Metrics = Field(default_factory=dict)
     """Figures of the round, weighted by samples, and those of the server (server_...)."""
     seed: int
@@ -114,6 +156,8 @@ class ModelManifest(ApiModel):
     """Versions of what made it, by name."""
     created: Timestamp
     """When it was published."""
+    signature: Signature | None = None
+    """Of the federation, over the canonical bytes of all the fields above. None: the federation has no key."""
 
 
 ExclusionReason = Literal[
@@ -127,6 +171,7 @@ ExclusionReason = Literal[
     "NotFinite",
     "NoSamples",
     "TooLarge",
+    "SignatureInvalid",
 ]
 
 
@@ -137,7 +182,7 @@ class Exclusion(ApiModel):
     """The site as namespace.name."""
     reason: ExclusionReason
     """Cause from a fixed list."""
-    message: str
+    message: Message
     """The cause as a sentence, naming the tensor or field."""
 
 
@@ -148,7 +193,7 @@ class HeadExclusion(ApiModel):
     """The site as namespace.name."""
     task_name: str
     """Name of the task."""
-    message: str
+    message: Message
     """The cause as a sentence."""
 
 
@@ -186,5 +231,5 @@ class JobResult(ApiModel):
     """Heads that were left out, sorted by site."""
     metrics: Metrics = Field(default_factory=dict)
     """Figures of the server (server_...)."""
-    message: str = ""
+    message: Message = ""
     """Why there is no model, for people."""

@@ -64,8 +64,28 @@ Duration = Annotated[
 ]
 """A Go-style duration string, see ``parse_duration``."""
 
-Timestamp = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+
+def _in_range(value: datetime) -> datetime:
+    try:
+        value.astimezone(UTC)
+    except (OverflowError, ValueError) as error:
+        raise ValueError("must be from the year 1 to 9999 in UTC") from error
+    return value
+
+
+Timestamp = Annotated[datetime, AfterValidator(_in_range), PlainSerializer(_rfc3339, return_type=str)]
 """A time with zone, serialised as RFC 3339 in UTC with whole seconds, as metav1.Time is."""
+
+MOST_MESSAGE_CHARACTERS = 1024
+
+
+def shortened(text: str, most: int = MOST_MESSAGE_CHARACTERS) -> str:
+    """Return a text, cut where it is longer than ``most``: what quotes a hostile file may be of any length."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+Message = Annotated[str, AfterValidator(shortened)]
+"""A sentence for the status of a round, which the API server stores up to a size only."""
 
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 """A sha256 as 64 hexadecimal digits."""
@@ -73,6 +93,10 @@ Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 DnsLabel = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, min_length=1, max_length=63)]
 DnsSubdomain = Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, min_length=1, max_length=253)]
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=32)]
+
+
+PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+"""An Ed25519 public key: its 32 bytes in base64."""
 
 
 def _int64(value: int) -> int:
@@ -109,6 +133,15 @@ class ApiModel(BaseModel):
 def cel_rules(*rules: dict[str, str]) -> ConfigDict:
     """Return a model configuration that adds CEL rules (x-kubernetes-validations) to the resource's schema."""
     return ConfigDict(json_schema_extra={"x-kubernetes-validations": [dict(rule) for rule in rules]})
+
+
+class Signature(ApiModel):
+    """An Ed25519 signature (RFC 8032)."""
+
+    key_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    """The key: first 16 hexadecimal digits of the sha256 of the public key's bytes."""
+    value: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
+    """The signature: its 64 bytes in base64."""
 
 
 ConditionStatus = Literal["True", "False", "Unknown"]

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from umim.api.base import DNS_LABEL_PATTERN, ApiModel, Digest, Metrics, ModelReference, Timestamp, cel_rules
+from umim.api.base import DNS_LABEL_PATTERN, ApiModel, Digest, Metrics, ModelReference, Signature, Timestamp, cel_rules
 from umim.api.hospital import Task
+from umim.api.privacy import DifferentialPrivacyRecord
 
 MOST_HEADS = 64
 """Shared heads of a model."""
@@ -27,6 +28,8 @@ class Contributor(ApiModel):
     """sha256 of its update."""
     samples: Annotated[int, Field(ge=1)]
     """Number of training images behind the update: its weight in a weighted mean."""
+    differential_privacy: DifferentialPrivacyRecord | None = None
+    """With which differential privacy the update was trained. Absent: with none."""
 
 
 class SharedHead(ApiModel):
@@ -80,6 +83,8 @@ class GlobalModelSpec(ApiModel):
     """Figures of the round, weighted over the sites by samples, and those of the server (server_...)."""
     created: Timestamp
     """When the aggregator published it."""
+    signature: Signature | None = None
+    """Of the federation, over the model's manifest in the store. Absent: the federation has no key."""
 
     model_config = cel_rules(
         {

@@ -6,11 +6,27 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from umim.api.base import DNS_LABEL_PATTERN, ApiModel, Digest, DnsLabel, DnsSubdomain, Quantity, Timestamp, cel_rules
+from umim.api.base import (
+    DNS_LABEL_PATTERN,
+    ApiModel,
+    Digest,
+    DnsLabel,
+    DnsSubdomain,
+    FiniteFloat,
+    PublicKey,
+    Quantity,
+    Timestamp,
+    cel_rules,
+)
+from umim.api.privacy import DifferentialPrivacyFloor, DifferentialPrivacyRecord
+
+ARCHITECTURE_PATTERN = r"^[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)?$"
+CLOCK_PATTERN = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 
 DataFormat = Literal["imagefolder", "npz", "dicom", "nifti"]
 Task = Literal["classification", "multilabel", "segmentation", "none"]
 ArtifactKind = Literal["update", "metrics", "head"]
+Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 
 RELATIVE_PATH_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_. -]*(/[A-Za-z0-9_][A-Za-z0-9_. -]*)*$"
 
@@ -52,6 +68,8 @@ class PrivacySpec(ApiModel):
     clipNorm. Needs clipNorm. Default: 0, no noise."""
     min_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Fewest patients in the training part; with fewer, the Job refuses to train."""
+    differential_privacy: DifferentialPrivacyFloor | None = None
+    """Demands DP-SGD of every round. Default: as the round says."""
 
     model_config = cel_rules(
         {
@@ -61,6 +79,19 @@ class PrivacySpec(ApiModel):
             "reason": "FieldValueRequired",
         }
     )
+
+
+class TimeWindow(ApiModel):
+    """A time of the week in which Jobs may run, in UTC."""
+
+    days: Annotated[
+        list[Day], Field(min_length=1, max_length=7, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+    """Days on which it opens."""
+    opens: Annotated[str, Field(pattern=CLOCK_PATTERN, max_length=5)]
+    """Time at which it opens, as HH:MM in UTC."""
+    closes: Annotated[str, Field(pattern=CLOCK_PATTERN, max_length=5)]
+    """Time at which it closes, as HH:MM in UTC. Not later than opens: on the next day."""
 
 
 class HospitalSpec(ApiModel):
@@ -77,8 +108,25 @@ class HospitalSpec(ApiModel):
     max_resources: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
     """Upper bound of what a round may ask for here, by resource name (cpu, memory, nvidia.com/gpu). A round
     that asks for more is refused. Default: no bound but the namespace's quota."""
+    architectures: (
+        Annotated[
+            list[Annotated[str, Field(pattern=ARCHITECTURE_PATTERN, max_length=128)]],
+            Field(min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"}),
+        ]
+        | None
+    ) = None
+    """timm names of the encoders that may be trained here. A round with another one is refused. Default: any."""
+    max_epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Most passes over the images in one round, those of headWarmupEpochs counted. A round that asks for more is
+    refused. Default: no bound."""
+    time_windows: Annotated[list[TimeWindow], Field(min_length=1, max_length=32)] | None = None
+    """When Jobs may run. Outside, a round waits here, and a running Job is stopped and goes on from its last
+    checkpoint when the next window opens. Default: at any time."""
     privacy: PrivacySpec = PrivacySpec()
     """The privacy floor."""
+    public_key: PublicKey | None = None
+    """Ed25519 public key of the hospital, 32 bytes in base64, from umim keygen. With it every manifest must carry the
+    hospital's signature, or the update counts in no model. Default: nothing is signed."""
 
 
 class Participation(ApiModel):
@@ -94,8 +142,12 @@ class Participation(ApiModel):
     """sha256 of the head that left with it. Absent: none left."""
     size_bytes: Annotated[int, Field(ge=0)]
     """Size of the update in bytes."""
+    head_size_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Size of the head in bytes. Absent: none left."""
     samples: Annotated[int, Field(ge=0)]
     """Number of training images behind it."""
+    differential_privacy: DifferentialPrivacyRecord | None = None
+    """With which differential privacy it was trained. Absent: with none."""
     time: Timestamp
     """When the operator saw it committed."""
 
@@ -109,5 +161,8 @@ class HospitalStatus(ApiModel):
     """Number of updates that have left, over all rounds."""
     last_participation: Participation | None = None
     """The newest update that left."""
+    epsilon_spent: FiniteFloat | None = None
+    """Epsilon that all trainings in the hospital's ledger have spent together, as the newest update told it, at the
+    delta of its budget. The ledger in the work volume counts. Absent where the hospital lets no metrics out."""
     ledger: Annotated[list[Participation], Field(max_length=100)] = Field(default_factory=list)
     """The newest 100 updates that left, oldest first."""

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from umim.api.base import ApiModel, Digest, ModelReference
-from umim.api.hospital import DataFormat, PrivacySpec, Task
+from umim.api.base import ApiModel, Digest, DnsLabel, DnsSubdomain, ModelReference, PublicKey
+from umim.api.hospital import DataFormat, HospitalSpec, PrivacySpec, Task
 from umim.api.round import AggregationSpec, DistillationSpec, EncodingSpec, OptimisationSpec, ParentInit, TrainingSpec
 
 
@@ -63,6 +63,17 @@ class SiteJobConfig(JobConfig):
     """The hospital's privacy floor."""
 
 
+class HospitalPolicy(ApiModel):
+    """The hospital's own word, mounted into its Jobs from a ConfigMap that the operator cannot write."""
+
+    namespace: DnsLabel
+    """Namespace of the Hospital."""
+    name: DnsSubdomain
+    """Name of the Hospital."""
+    spec: HospitalSpec
+    """As in the Hospital resource. What the operator configures may be stricter, never looser."""
+
+
 class InitJobConfig(JobConfig):
     """Making the start model of a round."""
 
@@ -88,6 +99,8 @@ class UpdateReference(ApiModel):
     """sha256 of the tensors file."""
     head_digest: Digest | None = None
     """sha256 of the head's tensors file. None: no head left."""
+    public_key: PublicKey | None = None
+    """Public key of the hospital. With it the manifest must carry its signature."""
 
 
 class AggregateJobConfig(JobConfig):

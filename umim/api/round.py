@@ -18,11 +18,13 @@ from umim.api.base import (
     HospitalReference,
     Metrics,
     ModelReference,
+    PublicKey,
     ResourceRequirements,
     Timestamp,
     cel_rules,
 )
-from umim.api.hospital import DatasetSpec
+from umim.api.hospital import ARCHITECTURE_PATTERN, DatasetSpec
+from umim.api.privacy import DifferentialPrivacyRecord, DifferentialPrivacySpec
 
 Objective = Literal["supervised", "mim", "supervised+mim"]
 ParentInit = Literal["random", "mim"]
@@ -30,8 +32,6 @@ HeadSharing = Literal["private", "shared"]
 EncodingFormat = Literal["full", "delta", "bf16", "int8", "top-k"]
 Weighting = Literal["samples", "equal"]
 Mixing = Literal["none", "nearest-neighbors"]
-
-ARCHITECTURE_PATTERN = r"^[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)?$"
 
 
 class ParentSpec(ApiModel):
@@ -151,6 +151,19 @@ class TrainingSpec(OptimisationSpec):
     2102.07623)."""
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """Share of the patients set aside to measure the loss before and after training. Never trained on."""
+    differential_privacy: DifferentialPrivacySpec | None = None
+    """Trains by DP-SGD: the gradient of each image is clipped and noise is added. Then gradientClipNorm has no effect
+    and no figures of the training leave. Default: only where a hospital demands it."""
+
+    model_config = cel_rules(
+        {
+            "rule": "!has(self.differentialPrivacy) || self.headWarmupEpochs == 0",
+            "message": "training.headWarmupEpochs must be 0 with training.differentialPrivacy: the warm-up adds no "
+            "noise",
+            "fieldPath": ".headWarmupEpochs",
+            "reason": "FieldValueInvalid",
+        }
+    )
 
 
 class PretrainingSpec(OptimisationSpec):
@@ -409,6 +422,8 @@ class SiteStatus(AttemptStatus):
     left), Excluded (update invalid), or Late (stopped at the deadline)."""
     progress: Progress | None = None
     """The newest live report, at most 15 s old while the Job runs and Redis answers."""
+    public_key: PublicKey | None = None
+    """Public key of the hospital as it was when its first Job was launched: the update must be signed with it."""
     update_digest: Digest | None = None
     """sha256 of the committed update."""
     head_digest: Digest | None = None
@@ -417,6 +432,8 @@ class SiteStatus(AttemptStatus):
     """Number of training images behind the update."""
     metrics: Metrics | None = None
     """Figures that the hospital let out, such as loss_before and loss_after on its validation part."""
+    differential_privacy: DifferentialPrivacyRecord | None = None
+    """With which differential privacy the update was trained. Absent: with none."""
     update_norm: FiniteFloat | None = None
     """L2 norm of the change that the update makes to the parent. Present where the strategy or a filter looks at
     whole updates."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 from collections.abc import Sequence
 from importlib import metadata
@@ -36,6 +38,17 @@ def parse_manifest(model: type[ManifestT], data: bytes, key: str) -> ManifestT:
     except ValidationError as error:
         field = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
         raise ManifestError(f"{key}: {first_problem(error)}", field) from error
+
+
+def get_manifest(store: ObjectStore, key: str) -> bytes:
+    """Return a manifest's bytes. Raises ManifestError where there are more than allowed.
+
+    No more are read: between a look at the object's size and the reading, a site may replace it.
+    """
+    data = store.read_range(key, 0, MAX_MANIFEST_BYTES + 1)
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{key}: at most {MAX_MANIFEST_BYTES} bytes are allowed, it has more", "")
+    return data
 
 
 def read_update_manifest(store: ObjectStore, round_uid: str, site: str, attempt: int) -> UpdateManifest | None:
@@ -76,6 +89,20 @@ def manifest_bytes(manifest: ApiModel) -> bytes:
     return (manifest.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n").encode()
 
 
+def canonical_bytes(manifest: ApiModel) -> bytes:
+    """Return what stands for a manifest in signatures and digests: JSON with sorted keys, without its signature.
+
+    As RFC 8785 orders it, but with numbers as Python writes them: the shortest text that gives the same float64.
+    """
+    fields = {name: value for name, value in manifest.to_dict().items() if name != "signature"}
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def canonical_digest(manifest: ApiModel) -> str:
+    """Return the sha256 of a manifest's canonical bytes in hexadecimal."""
+    return hashlib.sha256(canonical_bytes(manifest)).hexdigest()
+
+
 def software_versions(distributions: Sequence[str]) -> dict[str, str]:
     """Return the versions of Python and of the named distributions that are installed, sorted by name."""
     versions = {"python": platform.python_version()}
@@ -89,9 +116,4 @@ def software_versions(distributions: Sequence[str]) -> dict[str, str]:
 
 
 def _read(store: ObjectStore, model: type[ManifestT], key: str) -> ManifestT | None:
-    info = store.stat(key)
-    if info is None:
-        return None
-    if info.size_bytes > MAX_MANIFEST_BYTES:
-        raise ManifestError(f"{key}: {info.size_bytes} bytes, at most {MAX_MANIFEST_BYTES} are allowed", "")
-    return parse_manifest(model, store.get(key), key)
+    return None if store.stat(key) is None else parse_manifest(model, get_manifest(store, key), key)

@@ -183,7 +183,7 @@ class MinioStore:
         try:
             response = self._client.get_object(self._bucket, key, offset=offset, length=length)
         except S3Error as error:
-            if error.code == "InvalidRange" and offset > 0:
+            if error.code == "InvalidRange":  # behind the end, of an empty object also at its start
                 return b""
             raise
         try:

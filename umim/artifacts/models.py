@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from umim import contract
-from umim.api.artifacts import HeadArtifact, ModelManifest, TensorInfo, TensorsFile, UpdateManifest
+from umim.api.artifacts import Attestation, HeadArtifact, ModelManifest, TensorInfo, TensorsFile, UpdateManifest
 from umim.api.base import ModelReference
 from umim.api.globalmodel import Contributor, SharedHead
 from umim.api.hospital import Task
+from umim.api.privacy import DifferentialPrivacyRecord
 from umim.api.round import EncodingFormat
 from umim.artifacts.files import sha256_of
 from umim.artifacts.manifests import manifest_bytes, read_model_manifest, read_update_manifest
@@ -57,12 +58,14 @@ def publish_model(
     parts: WrittenTensors | None = None,
     heads: Sequence[SharedHead] = (),
     optimiser: Sequence[WrittenTensors] = (),
+    attestations: Sequence[Attestation] = (),
+    seal: Callable[[ModelManifest], ModelManifest] = lambda manifest: manifest,
 ) -> str:
     """Publish a tensors file as a global model and return its digest.
 
     ``parts`` is a file of ``umim.artifacts.parts`` that describes ``heads``; it is stored under the model and its own
     digest, so that models with the same encoder and other parts live side by side. ``optimiser`` are the files of
-    the server's optimiser that the parts name.
+    the server's optimiser that the parts name. ``seal`` returns the manifest as it is to be written: signed.
 
     Content-addressed: publishing the same bytes again, also at the same time from two places, leaves one model, and
     the manifest of the first publisher stays. ``created`` is in the manifest only, never in the digest.
@@ -79,6 +82,7 @@ def publish_model(
         parent=parent,
         round_uid=round_uid,
         contributors=sorted(contributors, key=lambda contributor: contributor.site),
+        attestations=sorted(attestations, key=lambda attestation: attestation.site),
         metrics=dict(metrics or {}),
         seed=seed,
         software=dict(software),
@@ -89,7 +93,7 @@ def publish_model(
         _upload(store, parts.path, manifest.parts)
     for slot in optimiser:
         _upload(store, slot.path, describe(slot.path, contract.optimiser_key(digest, slot.digest), slot.digest))
-    store.put(contract.model_manifest_key(digest), manifest_bytes(manifest), if_absent=True)
+    store.put(contract.model_manifest_key(digest), manifest_bytes(seal(manifest)), if_absent=True)
     return digest
 
 
@@ -110,10 +114,13 @@ def publish_update(
     created: datetime,
     encoding: EncodingFormat = "full",
     head: HeadFile | None = None,
+    seal: Callable[[UpdateManifest], UpdateManifest] = lambda manifest: manifest,
+    differential_privacy: DifferentialPrivacyRecord | None = None,
 ) -> UpdateManifest:
     """Commit a tensors file as a site's update and return its manifest. Fields as in ``UpdateManifest``.
 
-    ``head`` leaves with it. The manifest is written last and only if there is none: a committed update is never
+    ``head`` leaves with it. ``seal`` is told the manifest before the first byte leaves, and returns it as it is to be
+    written. The manifest is written last and only if there is none: a committed update is never
     changed. Raises ArtifactError when the file is no safetensors file or this attempt has committed already, and the
     store's errors.
     """
@@ -130,12 +137,14 @@ def publish_update(
         head=None if head is None else head.artifact(contract.head_key(round_uid, site, attempt)),
         samples=samples,
         metrics=dict(metrics),
+        differential_privacy=differential_privacy,
         seed=seed,
         software=dict(software),
         created=created,
     )
     committed = read_update_manifest(store, round_uid, site, attempt)
     if committed is None:
+        manifest = seal(manifest)
         _upload(store, path, manifest.file)
         if head is not None and manifest.head is not None:
             _upload(store, head.path, manifest.head.file)

@@ -8,10 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from umim.cli import federations, hospitals, init, models, rounds
+from umim.cli.audit_leakage import audit_leakage
 from umim.cli.evaluate import evaluate
 from umim.cli.output import show_error
 from umim.cli.preflight import preflight
 from umim.cli.simulate import simulate
+from umim.cli.verify import keygen, verify
 from umim.errors import UmimError
 
 
@@ -39,5 +41,8 @@ app.add_typer(rounds.app, name="rounds")
 app.add_typer(models.app, name="models")
 app.add_typer(init.app, name="init")
 app.command()(evaluate)
+app.command()(audit_leakage)
 app.command()(simulate)
 app.command()(preflight)
+app.command()(verify)
+app.command()(keygen)

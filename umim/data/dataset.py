@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umim.api.hospital import Task
+from umim.data.limits import MOST_CLASSES, MOST_FILES, check_limit
 from umim.data.pixels import resize, resize_mask
 from umim.errors import DataError
 
@@ -62,8 +63,8 @@ class ImageDataset:
 def collect(samples: Iterable[Sample], task: Task, image_size: int, origin: str) -> ImageDataset:
     """Read all samples, resize them to ``image_size`` and number labels and patients.
 
-    ``origin`` names the data in messages. Raises DataError when there is no image, or the labels do not fit the
-    task: classification needs at least two classes, multilabel at least one label.
+    ``origin`` names the data in messages. Raises DataError when there is no image, or too many, or the labels
+    do not fit the task: classification needs at least two classes, multilabel at least one label.
     """
     images: list[NDArray[np.uint8]] = []
     masks: list[NDArray[np.uint8]] = []
@@ -72,6 +73,7 @@ def collect(samples: Iterable[Sample], task: Task, image_size: int, origin: str)
     sides: list[bool | None] = []
     for sample in samples:
         images.append(resize(sample.image, image_size))
+        check_limit(f"{origin}: number of images", len(images), MOST_FILES)
         patients.append(sample.patient)
         sides.append(sample.validation)
         if sample.mask is not None:
@@ -129,6 +131,7 @@ def _classification(labels: list[str], origin: str) -> tuple[NDArray[np.int64], 
         raise DataError(
             f"{origin}: all {len(labels)} images have the label {classes[0]!r}; allowed are two classes or more"
         )
+    check_limit(f"{origin}: number of classes", len(classes), MOST_CLASSES)
     number = {name: index for index, name in enumerate(classes)}
     return np.asarray([number[label] for label in labels], dtype=np.int64), classes
 
@@ -138,6 +141,7 @@ def _multilabel(labels: list[str], origin: str) -> tuple[NDArray[np.uint8], tupl
     classes = _label_order(set().union(*sets))
     if not classes:
         raise DataError(f"{origin}: no image has a label; task multilabel needs labels such as a|b")
+    check_limit(f"{origin}: number of labels", len(classes), MOST_CLASSES)
     return np.asarray([[name in given for name in classes] for given in sets], dtype=np.uint8), classes
 
 

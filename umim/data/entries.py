@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from umim.api.hospital import Task
+from umim.data.limits import MOST_FILES, MOST_TABLE_BYTES, check_limit
 from umim.errors import DataError
 
 COLUMNS = ("file", "label", "mask", "patient")
@@ -31,7 +32,8 @@ def find_entries(root: Path, labels_file: str | None, task: Task, is_image: Call
     """Return the image files below ``root``, sorted by path (or in the order of the CSV's rows).
 
     ``is_image`` says which files the format reads. Without a CSV the child folders of ``root`` are the classes.
-    Raises DataError when the folder or CSV is missing, empty or does not fit the task.
+    Raises DataError when the folder or CSV is missing, empty or does not fit the task, when a link leads out of the
+    folder, or there are too many files. Only regular files are read: no device, no pipe.
     """
     if not root.is_dir():
         raise DataError(
@@ -46,23 +48,60 @@ def find_entries(root: Path, labels_file: str | None, task: Task, is_image: Call
             text := f"task {task} needs spec.data.labelsFile, a CSV file with the columns file and {column}",
             public=text,
         )
-    if task == "none":
-        return [Entry(path) for path in _files(root, is_image)]
-    return _from_folders(root, is_image)
+    found = (Entry(path) for path in _files(root, root, is_image)) if task == "none" else _from_folders(root, is_image)
+    return _limited(found, str(root))
 
 
-def _from_folders(root: Path, is_image: Callable[[Path], bool]) -> list[Entry]:
+def _limited(entries: Iterable[Entry], what: str) -> list[Entry]:
+    result: list[Entry] = []
+    for entry in entries:
+        result.append(entry)
+        check_limit(f"{what}: number of files", len(result), MOST_FILES)
+    return result
+
+
+def _from_folders(root: Path, is_image: Callable[[Path], bool]) -> Iterator[Entry]:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise DataError(f"{root} has no folder: put each class into a folder of its name, or set spec.data.labelsFile")
-    return [Entry(path, label=folder.name) for folder in folders for path in _files(folder, is_image)]
+    for folder in folders:
+        _check_link(root, folder)
+        yield from (Entry(path, label=folder.name) for path in _files(root, folder, is_image))
 
 
-def _files(folder: Path, is_image: Callable[[Path], bool]) -> list[Path]:
+def _files(root: Path, folder: Path, is_image: Callable[[Path], bool]) -> list[Path]:
+    """Return the image files below a folder, sorted. Folders that are links are passed over, as rglob does."""
     found = (
         path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-    return sorted(path for path in found if path.is_file() and is_image(path))
+    files = sorted(path for path in found if path.is_file() and _is_image(path, is_image))
+    for path in files:
+        _check_link(root, path)
+    return files
+
+
+def _is_image(path: Path, is_image: Callable[[Path], bool]) -> bool:
+    try:
+        return is_image(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _check_link(root: Path, path: Path) -> None:
+    """Raise DataError when a path is a link that leads out of the data folder."""
+    if path.is_symlink() and not _is_below(root, path):
+        raise DataError(
+            f"{path} is a link that leaves the data folder {root}; allowed are files below it",
+            public="a link in the data leads out of spec.data.path",
+        )
+
+
+def _is_below(root: Path, path: Path) -> bool:
+    try:
+        path.exists()  # raises for a name that is too long, which resolve takes as it is
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError):  # or holds NUL, or is a circle of links
+        return False
 
 
 def _from_table(root: Path, labels_file: str, task: Task, is_image: Callable[[Path], bool]) -> list[Entry]:
@@ -72,13 +111,18 @@ def _from_table(root: Path, labels_file: str, task: Task, is_image: Callable[[Pa
             f"spec.data.labelsFile: {table} is not a file",
             public="spec.data.labelsFile names no file below spec.data.path",
         )
-    result: list[Entry] = []
+    check_limit(f"{table.name}: size in bytes", table.stat().st_size, MOST_TABLE_BYTES, least=0)
+    return _limited(_table_entries(root, table, task, is_image), table.name)
+
+
+def _table_entries(root: Path, table: Path, task: Task, is_image: Callable[[Path], bool]) -> Iterator[Entry]:
     for where, row in _rows(table, task):
         path = _inside(root, row["file"], f"{where}: file {row['file']!r}")
         if not path.exists():
             raise DataError(f"{where}: file {row['file']!r} does not exist below {root}")
-        result.extend(_row_entries(root, where, row, path, task, is_image))
-    return result
+        if not path.is_file() and not path.is_dir():
+            raise DataError(f"{where}: file {row['file']!r} is a device or pipe; allowed are files and folders")
+        yield from _row_entries(root, where, row, path, task, is_image)
 
 
 def _row_entries(
@@ -99,7 +143,7 @@ def _row_entries(
     if not path.is_dir():
         yield Entry(path, label, mask, patient)
         return
-    files = _files(path, is_image)
+    files = _files(root, path, is_image)
     if not files:
         raise DataError(f"{where}: folder {row['file']!r} holds no image of this format")
     yield from (Entry(file, label, mask, patient) for file in files)
@@ -131,14 +175,10 @@ def _check_header(table: Path, names: Sequence[str], task: Task) -> None:
 
 
 def _inside(root: Path, relative: str, where: str) -> Path:
-    """Return the path below ``root``; refuse one that leaves it, also by a link."""
+    """Return the path below ``root``; refuse one that leaves it, also by a link, or is none at all."""
     if not relative:
         raise DataError(f"{where} is empty; allowed are paths relative to {root}")
     path = root / relative
-    if (
-        Path(relative).is_absolute()
-        or ".." in Path(relative).parts
-        or not path.resolve().is_relative_to(root.resolve())
-    ):
+    if Path(relative).is_absolute() or ".." in Path(relative).parts or not _is_below(root, path):
         raise DataError(f"{where} leaves the data folder; allowed are paths relative to {root}, without '..'")
     return path

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from umim.api.jobs import DatasetLocation
 from umim.data.dataset import Report, Sample
 from umim.data.entries import Entry, find_entries
+from umim.data.limits import UNREADABLE, check_size
 from umim.data.pixels import scale_range
 from umim.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+"""What Pillow may take a file for, whatever its name says: it reads dozens of formats, PostScript by a program."""
 
 
 def read_imagefolder(location: DatasetLocation, report: Report) -> Iterator[Sample]:
@@ -39,13 +43,24 @@ def is_image(path: Path) -> bool:
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Return an image file as (H, W) grey or (H, W, 3) colour. 16-bit grey is scaled by its type's range."""
+    with _opened(path, "an image") as image:
+        if image.mode.startswith(("I", "F")):
+            return _deep(np.asarray(image), path)
+        return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Image.Image]:
+    """Open an image of allowed size. Raises DataError naming the file, also for what the block cannot decode."""
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                return _deep(np.asarray(image), path)
-            return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
+        with Image.open(path, formats=FORMATS) as image:
+            check_size(str(path), image.height, image.width)
+            # A JPEG of a camera may hold a preview as a second image (MPO). Other files mean all of their images.
+            if getattr(image, "is_animated", False) and image.format != "MPO":
+                raise ValueError("it holds several images; allowed is one a file")
+            yield image
+    except UNREADABLE as error:
+        raise DataError(f"{path} cannot be read as {what}: {error}") from error
 
 
 def _deep(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
@@ -59,14 +74,11 @@ def read_mask(entry: Entry, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """Return the entry's mask file as (H, W), foreground above 0, or None where it has none."""
     if entry.mask is None:
         return None
-    try:
-        with Image.open(entry.mask) as image:
-            # A palette's indices are the labels; the colours they stand for are not.
-            values = np.asarray(
-                image if image.mode in ("1", "P", "L") or image.mode.startswith("I") else image.convert("L")
-            )
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{entry.mask} cannot be read as a mask: {error}") from error
+    with _opened(entry.mask, "a mask") as image:
+        # A palette's indices are the labels; the colours they stand for are not.
+        values = np.asarray(
+            image if image.mode in ("1", "P", "L") or image.mode.startswith("I") else image.convert("L")
+        )
     if values.shape != shape[:2]:
         raise DataError(
             f"{entry.mask} is {_size(values.shape)} pixels but its image {entry.path.name} is {_size(shape)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from numpy.typing import NDArray
 
 from umim.api.hospital import Task
 from umim.api.jobs import DatasetLocation
+from umim.data.archive import Archive, open_archive
 from umim.data.dataset import Report, Sample
+from umim.data.limits import MOST_CLASSES, MOST_FILES, check_limit, check_size
 from umim.errors import DataError
 
 LABELS = "labels"
@@ -32,11 +33,8 @@ def read_npz(location: DatasetLocation, report: Report) -> Iterator[Sample]:
             f"spec.data.labelsFile {location.labels_file!r}: not allowed with format npz, whose labels are inside",
             public="spec.data.labelsFile is not allowed with format npz, whose labels are inside",
         )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            yield from _samples(path, archive, location.task, report)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise DataError(f"{path} cannot be read as an npz archive: {error}") from error
+    with open_archive(path) as archive:
+        yield from _samples(path, archive, location.task, report)
 
 
 def _archive(path: Path) -> Path:
@@ -47,7 +45,7 @@ def _archive(path: Path) -> Path:
                 f"{path} holds {len(files)} npz files; set spec.data.path to one of them",
                 public="spec.data.path names a folder without exactly one npz file",
             )
-        return files[0]
+        path = files[0]
     if not path.is_file():
         raise DataError(
             f"{path} does not exist: set spec.data.path to an npz file inside the volume",
@@ -56,7 +54,7 @@ def _archive(path: Path) -> Path:
     return path
 
 
-def _samples(path: Path, archive: Any, task: Task, report: Report) -> Iterator[Sample]:
+def _samples(path: Path, archive: Archive, task: Task, report: Report) -> Iterator[Sample]:
     names: list[str] = archive.files
     if "train_images" in names:
         parts = [name for name in ("train", "val") if f"{name}_images" in names]
@@ -81,26 +79,28 @@ def _samples(path: Path, archive: Any, task: Task, report: Report) -> Iterator[S
         report(len(images), len(images))
 
 
-def array_of(path: Path, archive: Any, name: str) -> NDArray[Any]:
+def array_of(path: Path, archive: Archive, name: str) -> NDArray[Any]:
     """Return an array of an open archive. Raises DataError naming the arrays that there are."""
     if name not in archive.files:
         raise DataError(f"{path.name} has no array {name}; it has: {', '.join(sorted(archive.files))}")
-    result: NDArray[Any] = archive[name]
-    return result
+    return archive[name]
 
 
-def images_of(path: Path, archive: Any, name: str) -> NDArray[np.uint8]:
-    """Return images (N, H, W) or (N, H, W, 3). Raises DataError for another type or shape."""
+def images_of(path: Path, archive: Archive, name: str) -> NDArray[np.uint8]:
+    """Return images (N, H, W) or (N, H, W, 3). Raises DataError for another type or shape, or too large ones."""
     images = array_of(path, archive, name)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         raise DataError(
             f"{path.name}: {name} is {images.dtype} {images.shape}; allowed is uint8 (N, H, W) or (N, H, W, 1 or 3)"
         )
+    check_limit(f"{path.name}: {name} has images", len(images), MOST_FILES, least=0)
+    if len(images):
+        check_size(f"{path.name}: {name}", *images.shape[1:3])
     return images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
 
 
 def _targets(
-    path: Path, archive: Any, prefix: str, task: Task, shape: tuple[int, ...]
+    path: Path, archive: Archive, prefix: str, task: Task, shape: tuple[int, ...]
 ) -> tuple[list[str] | None, NDArray[np.uint8] | None]:
     if task == "none":
         return None, None
@@ -112,6 +112,7 @@ def _targets(
             f"{path.name}: {prefix}{LABELS} is {labels.dtype} {labels.shape}; allowed are whole numbers ({shape[0]},)"
         )
     if task == "multilabel":
+        check_limit(f"{path.name}: {prefix}{LABELS} has columns", labels.size // max(1, len(labels)), MOST_CLASSES)
         columns = labels.reshape(len(labels), -1)
         return ["|".join(str(number) for number in np.flatnonzero(row)) for row in columns], None
     if labels.size != len(labels):
@@ -121,7 +122,7 @@ def _targets(
     return [str(int(label)) for label in labels.reshape(-1)], None
 
 
-def masks_of(path: Path, archive: Any, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def masks_of(path: Path, archive: Archive, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return masks (N, H, W) {0, 1}, foreground where above 0, for images of a shape. Raises DataError for others."""
     masks = array_of(path, archive, name)
     if masks.shape != shape[:3] or masks.dtype.kind not in "uib":
@@ -129,7 +130,7 @@ def masks_of(path: Path, archive: Any, name: str, shape: tuple[int, ...]) -> NDA
     return (masks > 0).astype(np.uint8)
 
 
-def patients_of(path: Path, archive: Any, prefix: str, count: int) -> list[str]:
+def patients_of(path: Path, archive: Archive, prefix: str, count: int) -> list[str]:
     """Return patient keys. Without an array for them each image counts as a patient of its own."""
     for name in (f"{prefix}patients", f"{prefix}groups"):
         if name in archive.files:

@@ -30,12 +30,13 @@ from umim.artifacts.manifests import read_job_result, software_versions, write_j
 from umim.artifacts.minio import MinioStore
 from umim.artifacts.models import publish_model
 from umim.artifacts.parts import write_parts
+from umim.artifacts.signing import Signer
 from umim.artifacts.store import ObjectStore
 from umim.artifacts.writer import WrittenTensors, write_safetensors
 from umim.data.load import load_dataset
 from umim.distillation.run import Student, Teacher, choose_scale, distil, scaled, server_mim_loss
 from umim.entrypoints.runner import run_job
-from umim.entrypoints.server import kept_checkpoints, progress_sink
+from umim.entrypoints.server import federation_signer, kept_checkpoints, progress_sink
 from umim.errors import ConfigError, TrainingError
 from umim.models.state import ModelState
 from umim.settings import StoreSettings, TelemetrySettings, job_config
@@ -57,24 +58,29 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
     sink = progress_sink(env, config.round_uid, "aggregate", tracing, clock)
     try:
         with tracing.span("aggregate", {"umim.round.uid": config.round_uid, "umim.attempt": config.attempt}):
-            aggregate_once(store, config, Surroundings(start_runtime(thread_count(env)), sink, clock))
+            around = Surroundings(start_runtime(thread_count(env)), sink, clock)
+            aggregate_once(store, config, around, federation_signer(Path(contract.SIGNING_MOUNT)))
     finally:
         tracing.shutdown()
 
 
-def aggregate_once(store: ObjectStore, config: AggregateJobConfig, around: Surroundings) -> None:
-    """Aggregate and commit the result, unless an earlier attempt already has."""
+def aggregate_once(
+    store: ObjectStore, config: AggregateJobConfig, around: Surroundings, signer: Signer | None = None
+) -> None:
+    """Aggregate and commit the result, unless an earlier attempt already has. ``signer`` signs the model's manifest."""
     if read_job_result(store, config.round_uid, "aggregate") is not None:
         _log.info("the result of round %s is there already", config.round_uid)
         remove_work(work_folder(config))
         return
     with kept_checkpoints(store, config, "aggregate", around) as keeping:
-        result = aggregate(store, config, keeping)
+        result = aggregate(store, config, keeping, signer)
         if not write_job_result(store, "aggregate", result):
             _log.info("another attempt committed the result of round %s", config.round_uid)
 
 
-def aggregate(store: ObjectStore, config: AggregateJobConfig, around: Surroundings) -> JobResult:
+def aggregate(
+    store: ObjectStore, config: AggregateJobConfig, around: Surroundings, signer: Signer | None = None
+) -> JobResult:
     """Merge a round's updates, let the server learn, publish the model, and return the result to commit.
 
     Too few valid updates give a result without a model. The same updates give the same digest, in any order of
@@ -98,15 +104,14 @@ def aggregate(store: ObjectStore, config: AggregateJobConfig, around: Surroundin
     if state.encoder is not merged.encoder:
         written = write_safetensors(state.encoder, work / "learned.safetensors")
     result = result.model_copy(update={"metrics": figures})
-    return _publish(store, config, outcome, written, state, heads, result, around)
+    return _publish(store, config, outcome, written, state, heads, result, around, signer)
 
 
 def _outliers(outcome: Outcome) -> list[UpdateFigures]:
     """Return how each update lies beside the others, where the merge has looked at it."""
     if outcome.gram is None:
         return []
-    sites, total = [update.site for update in outcome.updates], sum(update.samples for update in outcome.updates)
-    return outliers(sites, outcome.gram, [update.samples / total for update in outcome.updates])
+    return outliers([update.site for update in outcome.updates], outcome.gram, outcome.shares)
 
 
 def _publish(
@@ -118,6 +123,7 @@ def _publish(
     heads: SharedHeads,
     result: JobResult,
     around: Surroundings,
+    signer: Signer | None,
 ) -> JobResult:
     """Publish the model and return the result with its digests. ``result`` has the figures of the server."""
     updates = outcome.updates
@@ -138,6 +144,8 @@ def _publish(
         parts=parts,
         heads=heads.described,
         optimiser=list(outcome.merged.slots.values()) if outcome.merged is not None else (),
+        attestations=[one.attestation for one in updates if one.attestation is not None],
+        seal=(lambda manifest: manifest) if signer is None else signer.sign_model,
     )
     _log.info("published model %s from %d updates", digest, len(updates))
     update = {

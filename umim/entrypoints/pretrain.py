@@ -18,11 +18,12 @@ from umim.artifacts.manifests import read_job_result, software_versions, write_j
 from umim.artifacts.minio import MinioStore
 from umim.artifacts.models import publish_model
 from umim.artifacts.parts import write_parts
+from umim.artifacts.signing import Signer
 from umim.artifacts.store import ObjectStore
 from umim.artifacts.writer import write_safetensors
 from umim.data.load import load_dataset
 from umim.entrypoints.runner import run_job
-from umim.entrypoints.server import kept_checkpoints, progress_sink
+from umim.entrypoints.server import federation_signer, kept_checkpoints, progress_sink
 from umim.errors import ConfigError
 from umim.models.encoder import create_encoder
 from umim.models.state import ModelState
@@ -50,25 +51,38 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
     }
     try:
         with tracing.span("pretrain", attributes):
-            initialise_once(store, config, Surroundings(start_runtime(thread_count(env)), sink, clock))
+            around = Surroundings(start_runtime(thread_count(env)), sink, clock)
+            initialise_once(store, config, around, federation_signer(Path(contract.SIGNING_MOUNT)))
     finally:
         tracing.shutdown()
 
 
-def initialise_once(store: ObjectStore, config: InitJobConfig, around: Surroundings) -> None:
-    """Make and publish the start model, and commit the result, unless an earlier attempt already has."""
+def initialise_once(
+    store: ObjectStore, config: InitJobConfig, around: Surroundings, signer: Signer | None = None
+) -> None:
+    """Make and publish the start model, and commit the result, unless an earlier attempt already has.
+
+    ``signer`` signs the model's manifest.
+    """
     if read_job_result(store, config.round_uid, "init") is not None:
         LOG.info("the start model of round %s is there already", config.round_uid)
         remove_work(work_folder(config))
         return
     with kept_checkpoints(store, config, "init", around) as keeping:
         state, metrics = _make(config, keeping)
-        result = _publish(store, config, state, metrics, around.clock)
+        result = _publish(store, config, state, metrics, around.clock, signer)
         write_job_result(store, "init", result)
         LOG.info("published start model %s", result.model_digest)
 
 
-def _publish(store: ObjectStore, config: InitJobConfig, state: ModelState, metrics: Metrics, clock: Clock) -> JobResult:
+def _publish(
+    store: ObjectStore,
+    config: InitJobConfig,
+    state: ModelState,
+    metrics: Metrics,
+    clock: Clock,
+    signer: Signer | None,
+) -> JobResult:
     """Publish the start model and return the result to commit."""
     folder = work_folder(config)
     written = write_safetensors(state.encoder, folder / "model.safetensors")
@@ -85,6 +99,7 @@ def _publish(store: ObjectStore, config: InitJobConfig, state: ModelState, metri
         created=clock.now(),
         metrics=metrics,
         parts=parts,
+        seal=(lambda manifest: manifest) if signer is None else signer.sign_model,
     )
     parts_digest = None if parts is None else parts.digest
     return JobResult(round_uid=config.round_uid, model_digest=digest, parts_digest=parts_digest)

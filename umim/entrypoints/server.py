@@ -1,16 +1,18 @@
-"""What the Jobs of the server share: live progress, and checkpoints that outlive the Pod."""
+"""What the Jobs of the server share: live progress, the federation's key, and checkpoints that outlive the Pod."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from umim import contract
 from umim.api.jobs import AggregateJobConfig, InitJobConfig
 from umim.api.round import Progress
 from umim.artifacts.manifests import read_job_result
 from umim.artifacts.mirror import Mirror
+from umim.artifacts.signing import Signer
 from umim.artifacts.store import ObjectStore
 from umim.progress import ProgressPublisher
 from umim.settings import RedisSettings
@@ -33,6 +35,12 @@ def progress_sink(
         tracing.metrics.record_training("server", progress.images_per_second, progress.loss)
 
     return sink
+
+
+def federation_signer(folder: Path) -> Signer | None:
+    """Return what signs the federation's models; None where no key is mounted at ``folder``. Raises ConfigError."""
+    path = folder / contract.SIGNING_FILE
+    return Signer.from_pem(path) if path.is_file() else None
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 import umim
 from umim import contract, telemetry
 from umim.api.artifacts import ModelManifest, UpdateManifest
@@ -24,6 +26,7 @@ from umim.artifacts.store import ObjectStore
 from umim.artifacts.tensors import read_safetensors
 from umim.artifacts.writer import write_safetensors
 from umim.data.load import load_dataset
+from umim.entrypoints.gate import Gate, Mounts
 from umim.entrypoints.runner import run_job
 from umim.errors import ArtifactError, ConfigError
 from umim.models.state import ModelState
@@ -47,6 +50,7 @@ LOG = logging.getLogger(__name__)
 def main(env: Mapping[str, str], clock: Clock) -> None:
     """Read configuration and settings from ``env``, train and commit the update."""
     config = job_config(env, SiteJobConfig)
+    gate = Gate.open(config, torch.cuda.device_count(), Mounts(), clock.now)
     tracing = telemetry.start(TelemetrySettings.from_env(env), SERVICE, umim.__version__)
     store = MinioStore.from_settings(StoreSettings.from_env(env), count=tracing.metrics.count_store_bytes)
     publisher = ProgressPublisher(
@@ -54,8 +58,9 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
     )
 
     def sink(progress: Progress) -> None:
+        gate.check_open()
         log_progress(progress)
-        progress = allowed_progress(progress, config.privacy)
+        progress = allowed_progress(progress, config.training, config.privacy)
         publisher.publish(progress, last=progress.step == progress.steps)
         tracing.metrics.record_training(config.site, progress.images_per_second, progress.loss)
 
@@ -66,25 +71,35 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
     }
     try:
         with tracing.span("train_site", attributes):
-            train_once(store, config, Surroundings(start_runtime(thread_count(env)), sink, clock))
+            train_once(store, config, Surroundings(start_runtime(thread_count(env)), sink, clock), gate)
     finally:
         tracing.shutdown()
 
 
-def train_once(store: ObjectStore, config: SiteJobConfig, around: Surroundings) -> None:
-    """Train and commit the update, unless this attempt already has. Checkpoints are removed after the commit."""
+def train_once(store: ObjectStore, config: SiteJobConfig, around: Surroundings, gate: Gate | None = None) -> None:
+    """Train and commit the update, unless this attempt already has. Checkpoints are removed after the commit.
+
+    ``gate`` is the hospital's own; None in a simulation, where there is nobody to guard against.
+    """
     folder, residuals = work_folder(config), Residuals.of(config)
     update = read_update_manifest(store, config.round_uid, config.site, config.attempt)
     if update is not None:
         LOG.info("attempt %d has committed its update already", config.attempt)
     else:
-        update = _train(store, config, around, folder, residuals)
+        update = _train(store, config, around, folder, residuals, gate)
+    if gate is not None:
+        gate.delivered(update)
     residuals.keep(folder / LOST_FILE, update.file.digest)
     remove_work(folder)
 
 
 def _train(
-    store: ObjectStore, config: SiteJobConfig, around: Surroundings, folder: Path, residuals: Residuals
+    store: ObjectStore,
+    config: SiteJobConfig,
+    around: Surroundings,
+    folder: Path,
+    residuals: Residuals,
+    gate: Gate | None,
 ) -> UpdateManifest:
     if "update" not in config.privacy.allowed_artifacts:
         raise ConfigError(
@@ -97,7 +112,7 @@ def _train(
     trained = train_at_site(config, parent, dataset, around)
     path = folder / "update.safetensors"
     write_update(
-        protect(trained.state.encoder, parent.encoder, config.privacy),
+        protect(trained.state.encoder, parent.encoder, config.privacy, around.entropy),
         parent.encoder,
         config.encoding,
         config.privacy,
@@ -116,12 +131,14 @@ def _train(
         architecture=config.architecture,
         image_size=config.image_size,
         samples=trained.samples,
-        metrics=allowed_metrics(trained.metrics, config.privacy),
+        metrics=allowed_metrics(trained.metrics, config.training, config.privacy),
+        differential_privacy=trained.differential_privacy,
         seed=config.training.seed,
         software=software_versions(SOFTWARE),
         created=around.clock.now(),
         encoding=config.encoding.format,
         head=_head_file(trained, config, folder),
+        seal=(lambda manifest: manifest) if gate is None else gate.seal,
     )
     shared = "a head of task " + update.head.task_name if update.head is not None else "no head"
     LOG.info("committed update %s from %d images, with %s", update.file.digest, update.samples, shared)

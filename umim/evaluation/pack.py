@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from umim.api.hospital import Task
 from umim.artifacts.files import sha256_of
+from umim.data.archive import Archive, open_archive
 from umim.data.dataset import ImageDataset
 from umim.data.npz import array_of, images_of, masks_of, patients_of
 from umim.data.pixels import resize, resize_mask
@@ -69,11 +69,8 @@ def load_pack(path: Path | str) -> Pack:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} does not exist or is no file: give an npz archive")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return _read(path, archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise DataError(f"{path} cannot be read as an npz archive: {error}") from error
+    with open_archive(path) as archive:
+        return _read(path, archive)
 
 
 def datasets(pack: Pack, image_size: int, held_out: HeldOut) -> tuple[ImageDataset, ImageDataset]:
@@ -93,7 +90,7 @@ def datasets(pack: Pack, image_size: int, held_out: HeldOut) -> tuple[ImageDatas
     return chosen, held
 
 
-def _read(path: Path, archive: Any) -> Pack:
+def _read(path: Path, archive: Archive) -> Pack:
     task = _task(path, archive)
     images = {side: images_of(path, archive, f"{side}_images") for side in ("train", "test")}
     for side, found in images.items():
@@ -108,7 +105,7 @@ def _read(path: Path, archive: Any) -> Pack:
     return pack
 
 
-def _task(path: Path, archive: Any) -> Task:
+def _task(path: Path, archive: Archive) -> Task:
     labels, masks = "train_labels" in archive.files, "train_masks" in archive.files
     if labels == masks:
         found = "both train_labels and train_masks" if labels else "neither train_labels nor train_masks"
@@ -124,11 +121,11 @@ Targets = tuple[dict[str, Any], tuple[str, ...]]
 """Targets by side, and the classes' names."""
 
 
-def _masks(path: Path, archive: Any, shapes: Shapes) -> Targets:
+def _masks(path: Path, archive: Archive, shapes: Shapes) -> Targets:
     return {side: masks_of(path, archive, f"{side}_masks", shape) for side, shape in shapes.items()}, ("foreground",)
 
 
-def _labels(path: Path, archive: Any, shapes: Shapes) -> Targets:
+def _labels(path: Path, archive: Archive, shapes: Shapes) -> Targets:
     found = {}
     for side, shape in shapes.items():
         labels = _whole_numbers(path, archive, f"{side}_labels", shape[0])
@@ -143,7 +140,7 @@ def _labels(path: Path, archive: Any, shapes: Shapes) -> Targets:
     return {side: np.searchsorted(numbers, labels) for side, labels in found.items()}, tuple(map(str, numbers))
 
 
-def _multilabel(path: Path, archive: Any, shapes: Shapes) -> Targets:
+def _multilabel(path: Path, archive: Archive, shapes: Shapes) -> Targets:
     result: dict[str, NDArray[np.uint8]] = {}
     columns = array_of(path, archive, "train_labels").shape[1]
     for side, shape in shapes.items():
@@ -161,7 +158,7 @@ def _multilabel(path: Path, archive: Any, shapes: Shapes) -> Targets:
     return result, tuple(str(column) for column in range(columns))
 
 
-def _whole_numbers(path: Path, archive: Any, name: str, count: int) -> NDArray[Any]:
+def _whole_numbers(path: Path, archive: Archive, name: str, count: int) -> NDArray[Any]:
     labels = array_of(path, archive, name)
     if labels.dtype.kind not in "uib" or labels.shape[:1] != (count,) or labels.ndim not in (1, 2):
         raise DataError(
@@ -171,7 +168,7 @@ def _whole_numbers(path: Path, archive: Any, name: str, count: int) -> NDArray[A
     return labels
 
 
-def _groups(path: Path, archive: Any, images: dict[str, Any]) -> list[tuple[str, NDArray[np.int64]]]:
+def _groups(path: Path, archive: Archive, images: dict[str, Any]) -> list[tuple[str, NDArray[np.int64]]]:
     keys = {side: patients_of(path, archive, f"{side}_", len(found)) for side, found in images.items()}
     shared = sorted(set(keys["train"]) & set(keys["test"]))
     if shared:

@@ -147,20 +147,25 @@ def _prime_factors(number: int) -> list[int]:
 AnyHead = ClassificationHead | MultilabelHead | SegmentationHead
 
 
-def create_head(task: Task, encoder: Encoder, targets: Tensor, seed: int) -> AnyHead:
+def create_head(task: Task, encoder: Encoder, targets: Tensor, seed: int, *, weighted: bool = True) -> AnyHead:
     """Return the head of a task with weights from the seed; ``targets`` of the training images set loss weights.
 
-    Raises ValueError for task none, which has no head.
+    Not ``weighted``: all loss weights are 1. Weights depend on all labels at once, so that with them one image more
+    would change the gradients of all others. Raises ValueError for task none, which has no head.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if task == "classification":
-            return ClassificationHead(encoder.width, class_weights(targets))
+            return ClassificationHead(encoder.width, _weights(class_weights(targets), weighted))
         if task == "multilabel":
-            return MultilabelHead(encoder.width, positive_weights(targets))
+            return MultilabelHead(encoder.width, _weights(positive_weights(targets), weighted))
         if task == "segmentation":
             return SegmentationHead(encoder.width, encoder.stride)
     raise ValueError("task none has no head")
+
+
+def _weights(found_K: Tensor, weighted: bool) -> Tensor:
+    return found_K if weighted else torch.ones_like(found_K)
 
 
 def class_weights(targets_B: Tensor) -> Tensor:

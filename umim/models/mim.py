@@ -38,10 +38,16 @@ class MaskedAutoencoder(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
         nn.init.normal_(self.position, std=0.02)
 
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return (B, L) random numbers, on the generator's device: the patches with the smallest are visible."""
+        return torch.rand((count, self.length), generator=generator, device=generator.device)
+
     def loss(self, encoder: Encoder, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         """Return the mean loss over the batch. Masks come from ``generator``, on the images' device."""
-        count = len(images_BCHW)
-        noise_BL = torch.rand((count, self.length), generator=generator, device=images_BCHW.device)
+        return self.masked_loss(encoder, images_BCHW, self.draw(len(images_BCHW), generator))
+
+    def masked_loss(self, encoder: Encoder, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
+        """Return the mean loss over the batch, with masks from ``draw``."""
         order_BL = noise_BL.argsort(dim=1)
         visible_BV, hidden_BM = order_BL[:, : self.visible], order_BL[:, self.visible :]
         tokens_BVD = self._encode(encoder, images_BCHW, visible_BV)
@@ -87,12 +93,19 @@ class SimMim(nn.Module):
         self.fill = nn.Parameter(torch.zeros(1, 3, 1, 1))
         self.predict = nn.Conv2d(encoder.width, self.stride**2 * 3, 1)
 
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return (B, L) random numbers, on the generator's device: the areas with the smallest are hidden."""
+        return torch.rand((count, self.side**2), generator=generator, device=generator.device)
+
     def loss(self, encoder: Encoder, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         """Return the mean loss over the batch. Masks come from ``generator``, on the images' device."""
+        return self.masked_loss(encoder, images_BCHW, self.draw(len(images_BCHW), generator))
+
+    def masked_loss(self, encoder: Encoder, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
+        """Return the mean loss over the batch, with masks from ``draw``."""
         count = len(images_BCHW)
-        noise_BL = torch.rand((count, self.side**2), generator=generator, device=images_BCHW.device)
-        hidden_BM = noise_BL.argsort(dim=1)[:, : self.hidden]
-        mask_BL = torch.zeros_like(noise_BL).scatter_(1, hidden_BM, 1.0)
+        rank_BL = noise_BL.argsort(dim=1).argsort(dim=1)
+        mask_BL = (rank_BL < self.hidden).to(noise_BL.dtype)
         mask_B1HW = mask_BL.view(count, 1, self.side, self.side)
         for dim in (2, 3):
             mask_B1HW = mask_B1HW.repeat_interleave(self.stride, dim=dim)

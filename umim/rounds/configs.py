@@ -107,6 +107,7 @@ def aggregate_config(view: RoundSource, status: FederationRoundStatus, attempt: 
             attempt=site.attempt,
             digest=contributor.update_digest,
             head_digest=site.head_digest if shared else None,
+            public_key=site.public_key,
         )
         for site, contributor in delivered(status)
     ]
@@ -126,7 +127,15 @@ def aggregate_config(view: RoundSource, status: FederationRoundStatus, attempt: 
 def delivered(status: FederationRoundStatus) -> list[tuple[SiteStatus, Contributor]]:
     """Return the sites with a valid update and what each contributed, sorted by site."""
     return [
-        (site, Contributor(site=site.name, update_digest=site.update_digest, samples=site.samples))
+        (
+            site,
+            Contributor(
+                site=site.name,
+                update_digest=site.update_digest,
+                samples=site.samples,
+                differential_privacy=site.differential_privacy,
+            ),
+        )
         for site in sorted(status.sites, key=lambda site: site.name)
         if site.phase == "Succeeded" and site.update_digest is not None and site.samples
     ]

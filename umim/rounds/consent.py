@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from umim.api.base import ResourceRequirements
 from umim.api.hospital import HospitalSpec
-from umim.api.round import FederationRoundSpec
+from umim.api.round import FederationRoundSpec, TrainingSpec
+from umim.rounds.privacy import unsuited
 
 DEFAULT_REQUESTS = {"cpu": "1", "memory": "2Gi"}
 DEFAULT_LIMITS = {"memory": "4Gi"}
@@ -28,6 +29,9 @@ class RefusalReason(StrEnum):
     FEDERATION_NOT_ALLOWED = "FederationNotAllowed"
     ARTIFACT_NOT_ALLOWED = "ArtifactNotAllowed"
     TASK_NOT_SUITABLE = "TaskNotSuitable"
+    ARCHITECTURE_NOT_ALLOWED = "ArchitectureNotAllowed"
+    EPOCHS_EXCEEDED = "EpochsExceeded"
+    PRIVACY_NOT_SUITABLE = "PrivacyNotSuitable"
     RESOURCES_EXCEEDED = "ResourcesExceeded"
 
 
@@ -66,6 +70,15 @@ def with_default_resources(requests: dict[str, str], limits: dict[str, str]) -> 
 
 def refusal(namespace: str, spec: FederationRoundSpec, hospital: HospitalSpec) -> Refusal | None:
     """Return why the hospital refuses the round of that namespace, or None when it consents."""
+    return training_refusal(namespace, spec.model.architecture, spec.training, hospital) or _beyond_limits(
+        spec, hospital
+    )
+
+
+def training_refusal(
+    namespace: str, architecture: str, training: TrainingSpec, hospital: HospitalSpec
+) -> Refusal | None:
+    """Return why the hospital refuses a training for that namespace, whatever resources it takes, or None."""
     if namespace not in hospital.federations:
         listed = ", ".join(hospital.federations) or "none"
         return Refusal(
@@ -77,13 +90,31 @@ def refusal(namespace: str, spec: FederationRoundSpec, hospital: HospitalSpec) -
             RefusalReason.ARTIFACT_NOT_ALLOWED,
             "The hospital's spec.privacy.allowedArtifacts does not list update: no model update may leave.",
         )
-    if spec.training.objective != "mim" and hospital.data.task == "none":
+    if training.objective != "mim" and hospital.data.task == "none":
         return Refusal(
             RefusalReason.TASK_NOT_SUITABLE,
-            f"spec.training.objective {spec.training.objective} needs labels, but the hospital's "
-            "spec.data.task is none.",
+            f"spec.training.objective {training.objective} needs labels, but the hospital's spec.data.task is none.",
         )
-    return _beyond_limits(spec, hospital)
+    if hospital.architectures is not None and architecture not in hospital.architectures:
+        return Refusal(
+            RefusalReason.ARCHITECTURE_NOT_ALLOWED,
+            f"spec.model.architecture is {architecture}, the hospital's spec.architectures allows "
+            f"{', '.join(hospital.architectures)}.",
+        )
+    if hospital.max_epochs is not None and passes(training) > hospital.max_epochs:
+        return Refusal(
+            RefusalReason.EPOCHS_EXCEEDED,
+            f"The round asks for {passes(training)} epochs (spec.training.epochs and headWarmupEpochs), the hospital's "
+            f"spec.maxEpochs allows {hospital.max_epochs}.",
+        )
+    if (wrong := unsuited(training, hospital.privacy)) is not None:
+        return Refusal(RefusalReason.PRIVACY_NOT_SUITABLE, f"{wrong}.")
+    return None
+
+
+def passes(training: TrainingSpec) -> int:
+    """Return how often a training goes over a site's images."""
+    return training.epochs + training.head_warmup_epochs
 
 
 def contradiction(resources: ResourceRequirements) -> str | None:

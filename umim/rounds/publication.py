@@ -69,6 +69,7 @@ def _publication(
             created=manifest.created,
             parts_digest=result.parts_digest,
             heads=result.heads,
+            signature=manifest.signature,
             **lineage,
         ),
     )

@@ -27,6 +27,7 @@ def with_update(site: SiteStatus, update: UpdateManifest) -> SiteStatus:
             "head_digest": None if update.head is None else update.head.file.digest,
             "samples": update.samples,
             "metrics": update.metrics or None,
+            "differential_privacy": update.differential_privacy,
         }
     )
 

@@ -47,6 +47,12 @@ RULES: Mapping[str, Holds] = {
     "!has(self.noiseMultiplier) || self.noiseMultiplier == 0.0 || has(self.clipNorm)": (
         lambda privacy: privacy.noise_multiplier == 0 or privacy.clip_norm is not None
     ),
+    "has(self.noiseMultiplier) != has(self.targetEpsilon)": (
+        lambda spec: (spec.noise_multiplier is not None) != (spec.target_epsilon is not None)
+    ),
+    "!has(self.differentialPrivacy) || self.headWarmupEpochs == 0": (
+        lambda training: training.differential_privacy is None or training.head_warmup_epochs == 0
+    ),
     "!has(self.density) || self.format == 'top-k'": (
         lambda encoding: encoding.density is None or encoding.format == "top-k"
     ),

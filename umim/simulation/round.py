@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from umim import contract
-from umim.api.base import ModelReference
+from umim.api.base import ApiModel, ModelReference
 from umim.api.hospital import DatasetSpec, PrivacySpec
 from umim.api.jobs import DatasetLocation
 from umim.api.round import FederationRoundSpec, FederationRoundStatus, JobStatus, Progress, SiteStatus
@@ -26,7 +26,7 @@ from umim.artifacts.store import ObjectStore
 from umim.entrypoints.aggregate import aggregate_once
 from umim.entrypoints.pretrain import initialise_once
 from umim.entrypoints.train_site import train_once
-from umim.errors import ConfigError, DataError, TrainingError
+from umim.errors import ConfigError, DataError, PrivacyBudgetError, TrainingError
 from umim.rounds.configs import aggregate_config, init_config, site_config
 from umim.rounds.consent import refusal
 from umim.rounds.publication import ModelPublication, base_publication, publication, reference
@@ -40,6 +40,8 @@ from umim.training.site import Surroundings
 
 WITHOUT_EFFECT = {"deadline", "retries", "suspend", "ttlAfterFinished"}
 """Fields of a round that mean nothing here: they may change without making its results out of date."""
+WITHOUT_EFFECT_OF_HOSPITAL = {"timeWindows", "publicKey"}
+"""The same for a Hospital: a simulation waits for nobody and signs nothing."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,16 @@ def round_uid(
         data[""] = fingerprint(data_path(spec.server_dataset, namespace, here.locate))
     parts: dict[str, Any] = {
         "round": [namespace, name],
-        "spec": {field: value for field, value in spec.to_dict().items() if field not in WITHOUT_EFFECT},
+        "spec": _without(spec, WITHOUT_EFFECT),
         "parent": None if parent is None else parent.to_dict(),
-        "hospitals": {one.site: one.spec.to_dict() for one in sites},
+        "hospitals": {one.site: _without(one.spec, WITHOUT_EFFECT_OF_HOSPITAL) for one in sites},
         "data": data,
     }
     return "simulated-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _without(spec: ApiModel, fields: Set[str]) -> dict[str, Any]:
+    return {field: value for field, value in spec.to_dict().items() if field not in fields}
 
 
 def _fingerprint(hospital: Hospital, here: Setting) -> str:
@@ -176,9 +182,10 @@ class RoundRun:
         config = config.model_copy(update=self._places(config.data, hospital.data, site.namespace))
         try:
             train_once(self._here.store, config, self._around(self._report_site(site.name, hospital.privacy)))
-        except (DataError, ConfigError, TrainingError) as error:
+        except (DataError, ConfigError, TrainingError, PrivacyBudgetError) as error:
             # The same inputs would fail the same way again, so there is one attempt.
-            self._set_site(site.name, phase="Failed", failures=1, reason="PermanentError", message=cut(str(error)))
+            reason = "PrivacyBudgetExceeded" if isinstance(error, PrivacyBudgetError) else "PermanentError"
+            self._set_site(site.name, phase="Failed", failures=1, reason=reason, message=cut(str(error)))
             return
         update = read_update_manifest(self._here.store, self._round.uid, site.name, 1)
         assert update is not None  # train_once has committed it
@@ -236,7 +243,8 @@ class RoundRun:
         return replace(self._here.around, sink=sink)
 
     def _report_site(self, name: str, privacy: PrivacySpec) -> ProgressSink:
-        return lambda progress: self._set_site(name, progress=allowed_progress(progress, privacy))
+        training = self._round.valid_spec.training
+        return lambda progress: self._set_site(name, progress=allowed_progress(progress, training, privacy))
 
     def _report_job(self, field: str) -> ProgressSink:
         def report(progress: Progress) -> None:

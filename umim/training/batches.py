@@ -11,6 +11,7 @@ from torch import Tensor
 
 from umim.data.dataset import ImageDataset
 from umim.data.transforms import AugmentationConfig, augment, to_unit
+from umim.training.secret import Entropy, uniform
 
 Batch = tuple[Tensor, Tensor | None]
 """Images float32 [0, 1] (B, C, S, S) and targets (see ``ImageDataset.targets``), on the device."""
@@ -41,6 +42,18 @@ class Batches:
             moved, masks = augment(images, targets if self._masks else None, config, generator)
             yield moved, masks if self._masks else targets
 
+    def drawn(
+        self, rate: float, size: int, entropy: Entropy, config: AugmentationConfig, generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield one Poisson sample, in parts of at most ``size``: each image is in it with chance ``rate``.
+
+        Nothing is yielded where no image is in it. Augmented with ``generator``, which lives on the device.
+        """
+        chosen = self._indices[uniform(self.images, entropy) < rate]
+        for images, targets in self._load(chosen, size):
+            moved, masks = augment(images, targets if self._masks else None, config, generator)
+            yield moved, masks if self._masks else targets
+
     def ordered(self) -> Iterator[Batch]:
         """Yield one pass in order, not augmented."""
         return self._load(self._indices)
@@ -56,8 +69,8 @@ class Batches:
             raise ValueError("the data set has no targets")
         return self._targets[self._indices]
 
-    def _load(self, indices: Tensor) -> Iterator[Batch]:
-        for part in torch.split(indices, self._batch_size):
+    def _load(self, indices: Tensor, size: int | None = None) -> Iterator[Batch]:
+        for part in torch.split(indices, size or self._batch_size) if len(indices) else ():
             images = to_unit(self._to_device(self._images[part]))
             yield images, None if self._targets is None else self._to_device(self._targets[part])
 

@@ -50,7 +50,8 @@ class Checkpoints:
     def __init__(self, folder: Path, config_digest: str, saved: Callable[[Path], None] = lambda _: None) -> None:
         """``saved`` is told the folder after each checkpoint."""
         self._folder = folder
-        self._config_digest = config_digest
+        self.config_digest = config_digest
+        """sha256 over everything that the training depends on."""
         self._saved = saved
 
     def save(
@@ -66,7 +67,7 @@ class Checkpoints:
         tensors |= optimiser_tensors(model, optimiser)
         written = write_safetensors(tensors, self._tensors_path(epoch))
         state = CheckpointState(
-            config_digest=self._config_digest,
+            config_digest=self.config_digest,
             tensors_digest=written.digest,
             epoch=epoch,
             scaler=scaler.state_dict(),
@@ -100,7 +101,7 @@ class Checkpoints:
         path = self._tensors_path(epoch)
         try:
             state = CheckpointState.model_validate_json(self._state_path(epoch).read_bytes())
-            if state.config_digest != self._config_digest:
+            if state.config_digest != self.config_digest:
                 LOG.warning("%s belongs to another configuration or other data; it is not used", path.name)
                 return None
             if state.epoch != epoch or sha256_of(path) != state.tensors_digest:

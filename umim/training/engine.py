@@ -13,6 +13,7 @@ from umim.data.transforms import AugmentationConfig
 from umim.errors import TrainingError
 from umim.training.batches import Batch, Batches
 from umim.training.checkpoint import Checkpoints
+from umim.training.dp import PrivateSteps
 from umim.training.learner import Objective
 from umim.training.optimiser import create_optimiser, descend, set_learning_rate
 from umim.training.reporter import Clock, ProgressSink, Reporter
@@ -46,13 +47,16 @@ class Fit:
     """How training images are varied."""
     prepare: Callable[[], None] | None = None
     """Called before a training that starts anew, not before one that goes on from a checkpoint."""
+    private: PrivateSteps | None = None
+    """Takes the steps where the training is private."""
 
     def run(self) -> Metrics:
         """Train to the last epoch, from the newest checkpoint if there is one, and return the figures.
 
         loss_before, loss_after and <score>_after on the validation images (see ``Learner.measure``),
         train_loss_last (mean over the last epoch), seconds. After a crash the result is the same as without, bit
-        for bit on the CPU. Raises TrainingError when a loss is not finite or the GPU's memory does not suffice.
+        for bit on the CPU, unless the training is private. Raises TrainingError when a loss is not finite or the GPU's
+        memory does not suffice.
         """
         try:
             return self._run()
@@ -65,6 +69,8 @@ class Fit:
         optimiser = create_optimiser(self.learner, self.spec)
         scaler = self.runtime.scaler()
         state = self.checkpoints.resume(self.learner, optimiser, scaler)
+        if self.private is not None:
+            self.private.begin(state.epoch if state else 0)
         if state is None and self.prepare is not None:
             self.prepare()
         first, metrics = (
@@ -82,17 +88,35 @@ class Fit:
     def _epoch(
         self, epoch: int, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, reporter: Reporter
     ) -> None:
+        self.learner.train()
+        if self.private is not None:
+            self._private_epoch(self.private, epoch, optimiser, reporter)
+        else:
+            self._plain_epoch(epoch, optimiser, scaler, reporter)
+
+    def _private_epoch(
+        self, private: PrivateSteps, epoch: int, optimiser: torch.optim.Optimizer, reporter: Reporter
+    ) -> None:
+        # How many images a step has drawn is part of what must not be known: the report has the expected number.
+        expected = min(self.spec.batch_size, self.train.images)
+        for number in range(epoch * self.train.steps, (epoch + 1) * self.train.steps):
+            set_learning_rate(optimiser, self._rate(number))
+            reporter.step(private.step(optimiser, self.augmentation), expected)
+
+    def _plain_epoch(
+        self, epoch: int, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, reporter: Reporter
+    ) -> None:
         seed = self.spec.seed
         torch.manual_seed(derive(seed, "dropout", epoch))  # Swin drops paths by the global generator
         generator = self.runtime.generator(derive(seed, "augmentation", epoch))
-        self.learner.train()
         batches = self.train.shuffled(derive(seed, "order", epoch), self.augmentation, generator)
         for number, batch in enumerate(batches, start=epoch * self.train.steps):
-            rate = learning_rate(
-                number, self.spec.epochs * self.train.steps, self.spec.learning_rate, self.spec.warmup_fraction
-            )
-            set_learning_rate(optimiser, rate)
+            set_learning_rate(optimiser, self._rate(number))
             reporter.step(self._step(batch, optimiser, scaler, generator), len(batch[0]))
+
+    def _rate(self, step: int) -> float:
+        steps = self.spec.epochs * self.train.steps
+        return learning_rate(step, steps, self.spec.learning_rate, self.spec.warmup_fraction)
 
     def _step(
         self,

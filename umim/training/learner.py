@@ -58,16 +58,34 @@ class Learner(Objective):
 
     def loss(self, images_BCHW: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:
         """Return the loss that training minimises. Images are float32 in [0, 1] with 1 or 3 channels."""
-        inputs = normalise(images_BCHW)
-        terms: list[Tensor] = []
-        if self.head is not None and targets is not None:
-            terms.append(self.head.loss(self.head(self.encoder(inputs)), targets))
-        if self.mim is not None:
-            terms.append(self.mim_weight * self.mim.loss(self.encoder, inputs, generator))
+        terms = self._terms(images_BCHW, targets, self.draw(len(images_BCHW), generator))
         if self._anchors:
             distances = [(own - parent).square().sum() for own, parent in self._anchors]
             terms.append(self._half_mu * torch.stack(distances).sum())
         return torch.stack(terms).sum()
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Return the random numbers for the masks of so many images, or None without a MIM part."""
+        return None if self.mim is None else self.mim.draw(count, generator)
+
+    def forward(self, images_BCHW: Tensor, targets: Tensor | None, noise_BL: Tensor | None) -> Tensor:
+        """Return the part of the loss that depends on images, with masks from ``draw``: all but the proximal term."""
+        return torch.stack(self._terms(images_BCHW, targets, noise_BL)).sum()
+
+    def pull(self) -> None:
+        """Add the gradient of the proximal term, mu * (w - w_parent), to the parameters' gradients."""
+        for own, parent in self._anchors:
+            assert own.grad is not None  # whoever calls this has set them
+            own.grad.add_(own.detach() - parent, alpha=2 * self._half_mu)
+
+    def _terms(self, images_BCHW: Tensor, targets: Tensor | None, noise_BL: Tensor | None) -> list[Tensor]:
+        inputs = normalise(images_BCHW)
+        terms: list[Tensor] = []
+        if self.head is not None and targets is not None:
+            terms.append(self.head.loss(self.head(self.encoder(inputs)), targets))
+        if self.mim is not None and noise_BL is not None:
+            terms.append(self.mim_weight * self.mim.masked_loss(self.encoder, inputs, noise_BL))
+        return terms
 
     def measure(self, images_BCHW: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:
         """Return (2,): the validation loss and the sum over images of the head's score (0 without a head).

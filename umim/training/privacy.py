@@ -5,39 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from umim.api.base import Metrics
 from umim.api.hospital import PrivacySpec
-from umim.api.round import HeadSharing, Progress
+from umim.api.round import HeadSharing, Progress, TrainingSpec
+from umim.rounds.privacy import private_terms
+from umim.training.secret import Entropy, gaussian
 
 
 def protect(
     trained: Mapping[str, Tensor],
     parent: Mapping[str, Tensor],
     privacy: PrivacySpec,
-    generator: torch.Generator | None = None,
+    entropy: Entropy = os.urandom,
 ) -> dict[str, Tensor]:
     """Return the encoder that may leave: the parent plus the clipped and noised update, in the parent's types.
 
     The update's L2 norm over all floating-point tensors is cut to clipNorm, then each value gets Gaussian noise
-    of standard deviation noiseMultiplier * clipNorm. Tensors of whole numbers are the parent's. ``generator`` is
-    for tests: by default the noise comes from the operating system's entropy. Noise from the round's seed, which
+    of standard deviation noiseMultiplier * clipNorm. Tensors of whole numbers are the parent's. ``entropy`` is
+    for tests: by default the noise comes from the operating system, value by value. Noise from the round's seed, which
     everyone can read, could be subtracted again.
     """
     names = sorted(name for name, value in parent.items() if value.is_floating_point())
     result = {name: value.detach().cpu().clone() for name, value in parent.items()}
     update = {name: trained[name].detach().cpu().double() - result[name].double() for name in names}
     scale = clip_scale(update, privacy.clip_norm)
-    noise = generator if generator is not None else _entropy_generator()
     for name in names:
         if scale == 1.0 and not privacy.noise_multiplier:
             result[name] = trained[name].detach().cpu().clone().to(result[name].dtype)
             continue
         value = update[name] * scale
         if privacy.noise_multiplier and privacy.clip_norm is not None:
-            value += _gaussian(value.shape, privacy.noise_multiplier * privacy.clip_norm, noise)
+            value += gaussian(value.shape, privacy.noise_multiplier * privacy.clip_norm, entropy, value.device)
         result[name] = (result[name].double() + value).to(result[name].dtype)
     return result
 
@@ -60,19 +60,15 @@ def head_may_leave(sharing: HeadSharing, task_name: str | None, privacy: Privacy
     return asked and "head" in privacy.allowed_artifacts and privacy.clip_norm is None
 
 
-def allowed_metrics(metrics: Metrics, privacy: PrivacySpec) -> Metrics:
-    """Return the figures that may leave: all or none."""
-    return dict(metrics) if "metrics" in privacy.allowed_artifacts else {}
+def allowed_metrics(metrics: Metrics, training: TrainingSpec, privacy: PrivacySpec) -> Metrics:
+    """Return the figures that may leave: all or none. None of a private training: no noise covers them."""
+    return dict(metrics) if _figures_may_leave(training, privacy) else {}
 
 
-def allowed_progress(progress: Progress, privacy: PrivacySpec) -> Progress:
-    """Return the live report as it may leave: without the loss where no metrics may."""
-    return progress if "metrics" in privacy.allowed_artifacts else progress.model_copy(update={"loss": None})
+def allowed_progress(progress: Progress, training: TrainingSpec, privacy: PrivacySpec) -> Progress:
+    """Return the live report as it may leave: without the loss where no figures may."""
+    return progress if _figures_may_leave(training, privacy) else progress.model_copy(update={"loss": None})
 
 
-def _gaussian(shape: torch.Size, deviation: float, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64) * deviation
-
-
-def _entropy_generator() -> torch.Generator:
-    return torch.Generator().manual_seed(int.from_bytes(os.urandom(8), "big") >> 1)
+def _figures_may_leave(training: TrainingSpec, privacy: PrivacySpec) -> bool:
+    return "metrics" in privacy.allowed_artifacts and private_terms(training, privacy) is None

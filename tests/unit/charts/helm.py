@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,13 @@ MINIMAL = {
 """The fewest values that a chart renders with."""
 
 
+class Loader(yaml.SafeLoader):
+    """Reads 1e-05 as a number, as Helm and Kubernetes do: to YAML 1.1 it is a text, for want of a point."""
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^-?[0-9]+e[-+][0-9]+$"), list("-0123456789"))
+
+
 class Helm:
     """Runs Helm on one of our charts."""
 
@@ -33,7 +41,7 @@ class Helm:
         """Return the rendered documents. sets and json: as in --set and --set-json, on top of MINIMAL or values."""
         result = self._template(chart, sets, json, values)
         assert result.returncode == 0, result.stderr
-        return [document for document in yaml.safe_load_all(result.stdout) if document]
+        return [document for document in yaml.load_all(result.stdout, Loader) if document]
 
     def refusal(self, chart: str, *sets: str, json: Sequence[str] = (), minimal: bool = True) -> str:
         """Return the message with which Helm refuses values."""

@@ -6,12 +6,16 @@ import json
 from typing import Any, get_args
 
 import pytest
+import yaml
 
 from hack import render
 from tests.unit.charts import kube
 from tests.unit.charts.helm import Helm
+from umim import contract
 from umim.api import hospital as api
 from umim.api.base import ApiModel
+from umim.api.jobs import HospitalPolicy
+from umim.api.privacy import DifferentialPrivacyFloor
 
 SAMPLE = render.ROOT / "manifests/samples/values/umim-hospital.yaml"
 
@@ -54,6 +58,10 @@ def test_lint_finds_nothing(helm: Helm) -> None:
         (("hospital.data.format=dicom", "volumes.data.accessModes={Sometimes}"), "'/volumes/data/accessModes/0'"),
         (("hospital.data.format=dicom", "networkPolicy.store.namespace="), "networkPolicy.store has neither"),
         (("hospital.data.format=dicom", "networkPolicy.store.cidrs={anywhere}"), "'/networkPolicy/store/cidrs/0'"),
+        (("hospital.data.format=dicom", "hospital.architectures={Vit}"), "'/hospital/architectures/0'"),
+        (("hospital.data.format=dicom", "hospital.maxEpochs=0"), "'/hospital/maxEpochs'"),
+        (("hospital.data.format=dicom", "hospital.timeWindows[0].opens=20:00"), "'/hospital/timeWindows/0'"),
+        (("hospital.data.format=dicom", "hospital.publicKey=abc"), "'/hospital/publicKey'"),
         (("hospital.data.format=dicom", "hospital.epsilon=3"), "additional properties 'epsilon' not allowed"),
     ],
 )
@@ -81,6 +89,13 @@ def test_the_consent_is_what_the_values_say(helm: Helm) -> None:
         work_claim_name="umim-work",
         service_account_name="umim-site",
         max_resources={"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"},
+        architectures=["vit_tiny_patch16_224", "vit_small_patch16_224"],
+        max_epochs=10,
+        time_windows=[
+            api.TimeWindow(opens="20:00", closes="06:00"),
+            api.TimeWindow(days=["Sat", "Sun"], opens="00:00", closes="00:00"),
+        ],
+        public_key="nQBDEM4gQ3dcqW2cQ5WmFv6cA9pV1Cz0J0kqS3v0m1w=",
         privacy=api.PrivacySpec(clip_norm=10, noise_multiplier=0.5, min_patients=20),
     )
     assert kube.of_kind(documents, "Hospital")["radiology"]["metadata"]["labels"]["umim.dev/modality"] == "ct"
@@ -90,6 +105,46 @@ def test_a_hospital_can_name_its_task_and_allow_its_head(helm: Helm) -> None:
     allowed = 'hospital.privacy.allowedArtifacts=["update","head"]'
     spec = consent(helm.template("umim-hospital", json=['hospital.data.taskName="chest-ct"', allowed]))
     assert (spec.data.task_name, spec.privacy.allowed_artifacts) == ("chest-ct", ["update", "head"])
+
+
+LIMITS = (
+    'hospital.architectures=["vit_tiny_patch16_224"]',
+    "hospital.maxEpochs=5",
+    'hospital.timeWindows=[{"days":["Sat","Sun"],"opens":"00:00","closes":"00:00"},{"opens":"20:00","closes":"06:00"}]',
+    f'hospital.publicKey="{"A" * 43}="',
+)
+
+
+def test_the_limits_of_trainings_are_what_the_values_say(helm: Helm) -> None:
+    spec = consent(helm.template("umim-hospital", json=LIMITS))
+    assert (spec.architectures, spec.max_epochs, spec.public_key) == (["vit_tiny_patch16_224"], 5, "A" * 43 + "=")
+    assert spec.time_windows == [
+        api.TimeWindow(days=["Sat", "Sun"], opens="00:00", closes="00:00"),
+        api.TimeWindow(opens="20:00", closes="06:00"),
+    ]
+
+
+@pytest.mark.parametrize("limits", [(), LIMITS])
+def test_the_jobs_read_the_same_terms_as_the_operator(helm: Helm, limits: tuple[str, ...]) -> None:
+    for documents in (helm.template("umim-hospital", values=SAMPLE, json=limits), helm.template("umim-hospital")):
+        (name,) = kube.of_kind(documents, "Hospital")
+        mounted = kube.of_kind(documents, "ConfigMap")[contract.policy_name(name)]["data"][contract.POLICY_FILE]
+        policy = HospitalPolicy.model_validate_json(mounted)
+        assert policy.spec == consent(documents)
+        assert (policy.namespace, policy.name) == ("hospital-a", name)
+
+
+def test_the_operator_cannot_touch_the_policy(helm: Helm) -> None:
+    (role,) = kube.of_kind(helm.template("umim-hospital"), "Role").values()
+    assert not {resource for _, resource, _ in kube.rights(role)} & {"configmaps", "hospitals", "roles", "*"}
+
+
+def test_a_hospital_can_demand_differential_privacy(helm: Helm) -> None:
+    floor = 'hospital.privacy.differentialPrivacy={"minNoiseMultiplier":1.5,"epsilonBudget":8,"delta":1e-6}'
+    spec = consent(helm.template("umim-hospital", json=[floor]))
+    assert spec.privacy.differential_privacy == DifferentialPrivacyFloor(
+        min_noise_multiplier=1.5, epsilon_budget=8, delta=1e-6
+    )
 
 
 def test_unset_values_leave_the_defaults_to_the_api(helm: Helm) -> None:
@@ -107,6 +162,8 @@ def test_the_values_cover_every_field_of_a_hospital() -> None:
     assert values | made_by_the_chart == names(api.HospitalSpec)
     assert set(schema("hospital", "data")["properties"]) | {"claimName"} == names(api.DatasetSpec)
     assert set(schema("hospital", "privacy")["properties"]) == names(api.PrivacySpec)
+    floor = schema("hospital", "privacy", "differentialPrivacy")
+    assert set(floor["properties"]) == names(DifferentialPrivacyFloor)
 
 
 def test_the_schema_allows_what_the_api_allows() -> None:
@@ -114,6 +171,10 @@ def test_the_schema_allows_what_the_api_allows() -> None:
     assert schema("hospital", "data", "task")["enum"] == list(get_args(api.Task))
     artifacts = schema("hospital", "privacy", "allowedArtifacts")["items"]["enum"]
     assert artifacts == list(get_args(api.ArtifactKind))
+    window = schema("hospital", "timeWindows")["items"]["properties"]
+    assert window["days"]["items"]["enum"] == list(get_args(api.Day))
+    assert {window[name]["pattern"] for name in ("opens", "closes")} == {api.CLOCK_PATTERN}
+    assert set(window) == {str(field.alias) for field in api.TimeWindow.model_fields.values()}
 
 
 def test_the_operator_manages_jobs_writes_secrets_and_looks_at_pods(helm: Helm) -> None:
@@ -129,6 +190,65 @@ def test_the_operator_manages_jobs_writes_secrets_and_looks_at_pods(helm: Helm) 
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "umim-operator", "namespace": "umim-system"}]
     assert kube.of_kind(documents, "ClusterRole") == {}
     assert kube.of_kind(documents, "ClusterRoleBinding") == {}
+
+
+ADMISSION = ("admissionPolicy.enabled=true", "admissionPolicy.images={umim/trainer:1}")
+
+
+def test_without_being_asked_the_chart_makes_nothing_that_is_cluster_wide(helm: Helm) -> None:
+    assert kube.of_kind(helm.template("umim-hospital"), "ValidatingAdmissionPolicy") == {}
+
+
+def test_the_admission_policies_bind_the_operator_in_this_namespace_alone(helm: Helm) -> None:
+    documents = helm.template("umim-hospital", *ADMISSION)
+    policies = kube.of_kind(documents, "ValidatingAdmissionPolicy")
+    bindings = kube.of_kind(documents, "ValidatingAdmissionPolicyBinding")
+    assert set(policies) == set(bindings) == {"umim-hospital-a-jobs", "umim-hospital-a-secrets"}
+    for name, policy in policies.items():
+        assert policy["spec"]["failurePolicy"] == "Fail"
+        (condition,) = policy["spec"]["matchConditions"]
+        assert condition["expression"].endswith("== 'system:serviceaccount:umim-system:umim-operator'")
+        binding = bindings[name]["spec"]
+        assert (binding["policyName"], binding["validationActions"]) == (name, ["Deny"])
+        labels = binding["matchResources"]["namespaceSelector"]["matchLabels"]
+        assert labels == {"kubernetes.io/metadata.name": "hospital-a"}
+
+
+def test_the_admission_policy_admits_the_jobs_that_the_operator_makes(helm: Helm) -> None:
+    documents = helm.template("umim-hospital", *ADMISSION)
+    jobs = kube.of_kind(documents, "ValidatingAdmissionPolicy")["umim-hospital-a-jobs"]["spec"]["validations"]
+    text = " ".join(item["expression"] for item in jobs)
+    golden = yaml.safe_load((render.ROOT / "tests/golden/operator/site-job.yaml").read_text())
+    (container,) = golden["spec"]["template"]["spec"]["containers"]
+    public = {contract.ENV_REDIS_URL, contract.ENV_S3_REGION, "OTEL_EXPORTER_OTLP_ENDPOINT"}
+    for name in {item["name"] for item in container["env"]} | public:
+        assert f"'{name}'" in text
+    for mount in container["volumeMounts"]:
+        assert f"m.name == '{mount['name']}' && m.mountPath == '{mount['mountPath']}'" in text
+    assert f"size(variables.mounts) == {len(container['volumeMounts'])}" in text
+    assert str(container["command"]).replace('"', "'") in text
+    assert '"umim/trainer:1"' in text
+    assert f"'{contract.policy_name('radiology')}'" in text
+    assert f"'{contract.signing_name('radiology')}'" in text
+
+
+def test_the_admission_policy_admits_the_credentials_of_jobs(helm: Helm) -> None:
+    policies = kube.of_kind(helm.template("umim-hospital", *ADMISSION), "ValidatingAdmissionPolicy")
+    text = " ".join(item["expression"] for item in policies["umim-hospital-a-secrets"]["spec"]["validations"])
+    for name in (
+        contract.ENV_S3_ACCESS_KEY,
+        contract.ENV_S3_SECRET_KEY,
+        contract.ENV_S3_SESSION_TOKEN,
+        contract.ENV_REDIS_USERNAME,
+        contract.ENV_REDIS_PASSWORD,
+        contract.LABEL_ROUND_UID,
+    ):
+        assert f"'{name}'" in text
+    assert f"startsWith('{contract.signing_name('')}')" in text
+
+
+def test_an_admission_policy_without_images_is_refused(helm: Helm) -> None:
+    assert "no Job could ever start" in helm.refusal("umim-hospital", "admissionPolicy.enabled=true")
 
 
 def test_another_operator_can_be_bound(helm: Helm) -> None:

@@ -110,7 +110,7 @@ def test_an_unlabelled_pool_is_read_for_task_none(tmp_path: Path) -> None:
         (
             {"train_images": GREY, "train_labels": np.array([{}, {}, {}, {}])},
             "classification",
-            "cannot be read as an npz",
+            "train_labels is object; allowed are numbers and texts",
         ),
     ],
 )

@@ -15,6 +15,7 @@ from umim.api.base import ModelReference
 from umim.api.globalmodel import Contributor
 from umim.api.hospital import PrivacySpec
 from umim.api.jobs import SiteJobConfig
+from umim.api.privacy import DifferentialPrivacyFloor
 from umim.artifacts.manifests import read_update_manifest
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.models import fetch_model, fetch_update, publish_model
@@ -22,7 +23,7 @@ from umim.artifacts.tensors import read_safetensors
 from umim.artifacts.writer import write_safetensors
 from umim.entrypoints.runner import run_job
 from umim.entrypoints.train_site import main, train_once
-from umim.errors import ArtifactError, ConfigError, DataError, NotFoundError
+from umim.errors import ArtifactError, ConfigError, DataError, NotFoundError, PrivacyBudgetError
 from umim.models.encoder import create_encoder
 from umim.training.runtime import Runtime
 from umim.training.site import encoder_tensors
@@ -135,6 +136,49 @@ def test_figures_stay_inside_where_the_hospital_says_so(
     manifest = read_update_manifest(store, quiet.round_uid, quiet.site, quiet.attempt)
     assert manifest is not None
     assert manifest.metrics == {}
+
+
+def private(config: SiteJobConfig, **floor: Any) -> SiteJobConfig:
+    floor = {"min_noise_multiplier": 1.0, **floor}
+    return changed(config, privacy=PrivacySpec(differential_privacy=DifferentialPrivacyFloor(**floor)).to_dict())
+
+
+def test_a_private_update_says_how_private_it_is_and_no_figures_leave(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime
+) -> None:
+    train_once(store, private(config), around(runtime))
+    manifest = read_update_manifest(store, config.round_uid, config.site, config.attempt)
+    assert manifest is not None
+    assert manifest.metrics == {}
+    record = manifest.differential_privacy
+    assert record is not None
+    assert (record.noise_multiplier, record.sample_rate, record.steps) == (1.0, 0.5, 4)
+    assert record.epsilon_spent == record.epsilon
+    # The ledger stays when the checkpoints go.
+    assert [path.name for path in Path(config.work_path).iterdir()] == ["privacy"]
+
+
+def test_what_a_hospital_has_spent_in_all_stays_inside_where_no_metrics_may_leave(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime
+) -> None:
+    privacy = PrivacySpec(
+        allowed_artifacts=["update"], differential_privacy=DifferentialPrivacyFloor(min_noise_multiplier=1.0)
+    )
+    train_once(store, changed(config, privacy=privacy.to_dict()), around(runtime))
+    manifest = read_update_manifest(store, config.round_uid, config.site, config.attempt)
+    assert manifest is not None
+    assert manifest.differential_privacy is not None
+    assert manifest.differential_privacy.epsilon_spent is None
+
+
+def test_a_job_beyond_the_budget_of_epsilon_ends_with_its_own_code_and_says_what_is_spent(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime, tmp_path: Path
+) -> None:
+    poor = private(config, epsilon_budget=0.1)
+    code = run_job(lambda _: train_once(store, poor, around(runtime)), "test", {}, tmp_path / "log")
+    assert code == PrivacyBudgetError.exit_code
+    assert "epsilonBudget of the Hospital is 0.1 at delta 1e-05, 0.000 is spent" in (tmp_path / "log").read_text()
+    assert read_update_manifest(store, config.round_uid, config.site, config.attempt) is None
 
 
 def test_a_hospital_that_lets_no_update_out_is_refused(

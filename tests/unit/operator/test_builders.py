@@ -16,6 +16,7 @@ from umim import contract
 from umim.api.artifacts import JobResult
 from umim.api.globalmodel import Contributor, SharedHead
 from umim.api.round import FederationRoundSpec
+from umim.artifacts.signing import Signer
 from umim.contract import Role
 from umim.rounds.consent import with_default_resources
 from umim.rounds.publication import publication
@@ -100,6 +101,8 @@ def test_pods_meet_the_restricted_pod_security_standard(role: Role) -> None:
     assert {kind for volume in found["volumes"] for kind in volume if kind != "name"} <= {
         "emptyDir",
         "persistentVolumeClaim",
+        "configMap",
+        "secret",
     }
 
 
@@ -170,11 +173,30 @@ def test_a_site_pod_mounts_the_images_read_only_and_keeps_its_checkpoints() -> N
     assert mounts["work"]["mountPath"] == "/work"
 
 
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [("site", "umim-signing-radiology"), ("init", "umim-signing-federation"), ("aggregate", "umim-signing-federation")],
+)
+def test_a_pod_mounts_the_private_key_of_its_owner(role: Role, name: str) -> None:
+    (volume,) = [volume for volume in pod(role)["volumes"] if volume["name"] == "signing"]
+    assert volume["secret"] == {"secretName": name, "optional": True, "defaultMode": 0o440}
+    (mount,) = [mount for mount in container(role)["volumeMounts"] if mount["name"] == "signing"]
+    assert mount == {"name": "signing", "mountPath": "/etc/umim/signing", "readOnly": True}
+
+
+def test_a_site_pod_mounts_its_hospitals_policy_by_a_name_that_no_round_chooses() -> None:
+    volumes = {volume["name"]: volume for volume in pod("site")["volumes"]}
+    assert volumes["policy"]["configMap"] == {"name": "umim-policy-radiology", "optional": True}
+    mounts = {mount["name"]: mount for mount in container("site")["volumeMounts"]}
+    assert mounts["policy"] == {"name": "policy", "mountPath": "/etc/umim/policy", "readOnly": True}
+    assert "policy" not in {volume["name"] for volume in pod("init")["volumes"] + pod("aggregate")["volumes"]}
+
+
 def test_server_pods_use_the_servers_account_and_images() -> None:
     assert pod("aggregate")["serviceAccountName"] == "umim-server"
     assert container("aggregate")["image"] == "umim/aggregator:1"
     assert container("init")["image"] == "umim/trainer:1"
-    assert [volume["name"] for volume in pod("aggregate")["volumes"]] == ["tmp", "work"]
+    assert [volume["name"] for volume in pod("aggregate")["volumes"]] == ["tmp", "work", "signing"]
 
 
 def test_a_job_ends_by_itself_shortly_after_the_deadline() -> None:
@@ -252,7 +274,7 @@ def test_a_random_start_mounts_no_images() -> None:
     seen = make.observed(parent=None)
     (found,) = make.step(round_, make.accepted(round_, seen), seen).launches
     body = builders.job(make.view(round_), found, DEFAULTS, None)
-    assert [volume["name"] for volume in body["spec"]["template"]["spec"]["volumes"]] == ["tmp", "work"]
+    assert [volume["name"] for volume in body["spec"]["template"]["spec"]["volumes"]] == ["tmp", "work", "signing"]
 
 
 def test_a_global_model_is_written_with_its_lineage() -> None:
@@ -278,6 +300,14 @@ def test_the_lineage_is_the_rounds_own_although_another_round_made_the_same_byte
     assert spec.metrics == {"loss_before": 2.0, "loss_after": 1.0, "server_mim_loss": 0.5}
     assert (spec.parts_digest, spec.heads) == ("d" * 64, [head])
     assert spec.strategy == "fedavg"
+
+
+def test_a_global_model_carries_the_signature_of_its_manifest() -> None:
+    status, _ = make.trained(make.spec())
+    signed = Signer.new().sign_model(make.manifest())
+    body = builders.global_model(make.FEDERATION, publication(make.view(make.spec()), status, signed, RESULT))
+    assert signed.signature is not None
+    assert body["spec"]["signature"] == signed.signature.to_dict()
 
 
 def test_the_sites_name_is_kept_whole_beside_its_label() -> None:

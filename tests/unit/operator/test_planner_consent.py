@@ -24,6 +24,17 @@ from umim_operator.state import HospitalView
             "TaskNotSuitable",
             "objective supervised needs labels",
         ),
+        (
+            {"architectures": ["swin_tiny", "vit_small"]},
+            "ArchitectureNotAllowed",
+            "architecture is vit_tiny_patch16_224, the hospital's spec.architectures allows swin_tiny, vit_small.",
+        ),
+        ({"maxEpochs": 2}, "EpochsExceeded", "asks for 4 epochs (spec.training.epochs and headWarmupEpochs)"),
+        (
+            {"privacy": {"differentialPrivacy": {"minNoiseMultiplier": 1}}},
+            "PrivacyNotSuitable",
+            "spec.training.headWarmupEpochs is 1: with differential privacy",
+        ),
         ({"maxResources": {"memory": "1Gi"}}, "ResourcesExceeded", "asks for 4Gi of memory"),
         ({"maxResources": {"cpu": "500m"}}, "ResourcesExceeded", "asks for 1 of cpu"),
     ],
@@ -35,7 +46,7 @@ def test_a_hospital_that_does_not_consent_is_refused_with_a_reason(
     del there[A]
     if change is not None:
         there[A] = make.hospital(A, **change)
-    round_ = make.spec()
+    round_ = make.spec(training={"epochs": 3, "headWarmupEpochs": 1})
     next_ = make.step(round_, make.accepted(round_), make.observed(hospitals=there))
     site = make.site(next_.status, A)
     assert (site.phase, site.reason) == ("Refused", reason)

@@ -10,8 +10,10 @@ import pytest
 
 from tests.unit.operator import make
 from tests.unit.operator.make import SECOND, A, B, C
+from umim.api.privacy import DifferentialPrivacyRecord
 from umim.api.round import FederationRoundSpec, FederationRoundStatus
-from umim.errors import PERMANENT_EXIT_CODES
+from umim.errors import PERMANENT_EXIT_CODES, PolicyError, PrivacyBudgetError
+from umim.rounds.configs import delivered
 from umim_operator.planner import plan
 from umim_operator.state import DamagedManifest, Observed, RetryPolicy
 
@@ -233,12 +235,35 @@ def test_a_site_fails_when_its_retries_are_used_up() -> None:
     assert next_.launches == ()
 
 
-@pytest.mark.parametrize("code", sorted(PERMANENT_EXIT_CODES))
+@pytest.mark.parametrize("code", sorted(PERMANENT_EXIT_CODES - {PolicyError.exit_code, PrivacyBudgetError.exit_code}))
 def test_a_permanent_exit_code_ends_the_site_at_once(code: int) -> None:
     status, _ = failed(make.spec(), exit_code=code, message="labels.csv: column label is missing")
     site = make.site(status, A)
     assert (site.phase, site.reason, site.retry_time) == ("Failed", "PermanentError", None)
     assert site.message == "labels.csv: column label is missing"
+
+
+def test_a_site_whose_budget_of_epsilon_does_not_suffice_ends_at_once_and_says_so() -> None:
+    status, _ = failed(
+        make.spec(), exit_code=PrivacyBudgetError.exit_code, message="epsilonBudget of the Hospital is 8"
+    )
+    site = make.site(status, A)
+    assert (site.phase, site.reason, site.retry_time) == ("Failed", "PrivacyBudgetExceeded", None)
+    assert site.message == "epsilonBudget of the Hospital is 8"
+
+
+def test_the_differential_privacy_of_an_update_goes_with_it_into_status_ledger_and_model() -> None:
+    status, seen = make.training(make.spec())
+    record = DifferentialPrivacyRecord(
+        noise_multiplier=1.1, max_grad_norm=1, sample_rate=0.1, steps=50, epsilon=2.5, delta=1e-5, epsilon_spent=4
+    )
+    delivered_ = {(A, 1): make.update(A, differential_privacy=record)}
+    next_ = make.step(make.spec(), status, replace(make.ended(seen, succeeded=(A,)), updates=delivered_))
+    assert make.site(next_.status, A).differential_privacy == record
+    (entry,) = next_.ledger
+    assert entry.participation.differential_privacy == record
+    ((_, contributor),) = delivered(next_.status)
+    assert contributor.differential_privacy == record
 
 
 def test_a_job_that_somebody_deleted_counts_as_a_failure_and_is_tried_again() -> None:

@@ -14,6 +14,7 @@ from tests.unit.operator.make import SECOND, A, B, C
 from umim.api.base import Condition, ModelReference
 from umim.api.hospital import HospitalStatus
 from umim.api.jobs import JobConfig
+from umim.api.privacy import DifferentialPrivacyRecord
 from umim.api.round import FederationRoundStatus, SiteStatus
 from umim.errors import ConfigError
 from umim.rounds.consent import contradiction, parse_quantity
@@ -139,6 +140,26 @@ def test_the_ledger_keeps_the_newest_hundred_and_counts_all() -> None:
     assert status.participations == 130
     assert [item.round_uid for item in status.ledger] == [f"uid-{number}" for number in range(30, 130)]
     HospitalStatus.model_validate(status.to_dict())
+
+
+def test_the_epsilon_that_is_spent_is_the_newest_that_was_told() -> None:
+    def told(number: int, spent: float | None) -> Any:
+        fields = {
+            "noise_multiplier": 1,
+            "max_grad_norm": 1,
+            "sample_rate": 0.1,
+            "steps": 5,
+            "epsilon": 1,
+            "delta": 1e-5,
+        }
+        record = DifferentialPrivacyRecord.model_validate({**fields, "epsilon_spent": spent})
+        return participation(number).model_copy(update={"differential_privacy": record})
+
+    status = HospitalStatus()
+    for number, spent, shown in ((1, 1.5, 1.5), (2, None, 1.5), (3, 2.5, 2.5)):
+        status = ledger.record(status, told(number, spent), 1)
+        assert status.epsilon_spent == shown
+    assert ledger.record(status, participation(4), 1).epsilon_spent == 2.5
 
 
 # quantities
