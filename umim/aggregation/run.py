@@ -69,6 +69,8 @@ class Outcome:
     """Updates that were left out, sorted by site."""
     gram: Matrix | None = None
     """Inner products of the sites' changes, where somebody asked for them, see ``Engine.raw_gram``."""
+    shares: Sequence[float] = ()
+    """How much each site counts in the merge; the sum is 1."""
     message: str = ""
     """Why there is no model."""
 
@@ -117,7 +119,7 @@ def merge(store: ObjectStore, config: AggregateJobConfig, collected: Collected, 
                 _excluded(exclusions, Exclusion(site=bad.site, reason=bad.reason, message=str(bad)))
                 updates = [update for update in updates if update.site != bad.site]
                 continue
-            return Outcome(merged, updates, exclusions, engine.known_gram)
+            return Outcome(merged, updates, exclusions, engine.known_gram, engine.shares)
     message = f"{len(updates)} of {len(config.updates)} updates are valid, quorum is {config.quorum}"
     if fewest > config.quorum:
         message += f", and {config.aggregation.strategy} with byzantine {config.aggregation.byzantine} needs {fewest}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -12,7 +13,16 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from umim.api.base import GROUP, VERSION
-from umim.cli.resources import Federation, Model, Round, parse_federation, parse_model, parse_round
+from umim.cli.resources import (
+    Federation,
+    Hospital,
+    Model,
+    Round,
+    parse_federation,
+    parse_hospital,
+    parse_model,
+    parse_round,
+)
 from umim.errors import AccessDeniedError, ConfigError, NotFoundError, UmimError
 
 TIMEOUT_SECONDS = (5, 30)  # connect, read
@@ -71,6 +81,14 @@ class Cluster:
         """Return one Federation. Raises NotFoundError."""
         return parse_federation(self._get("federations", namespace, name))
 
+    def hospitals(self, namespace: str | None) -> list[Hospital]:
+        """Return the Hospitals of a namespace, or of all, sorted by namespace and name."""
+        return [parse_hospital(one) for one in self._list("hospitals", namespace)]
+
+    def hospital(self, namespace: str, name: str) -> Hospital:
+        """Return one Hospital. Raises NotFoundError."""
+        return parse_hospital(self._get("hospitals", namespace, name))
+
     def models(self, namespace: str | None) -> list[Model]:
         """Return the GlobalModels of a namespace, or of all, sorted by namespace and name."""
         return [parse_model(one) for one in self._list("globalmodels", namespace)]
@@ -79,22 +97,93 @@ class Cluster:
         """Return one GlobalModel. Raises NotFoundError."""
         return parse_model(self._get("globalmodels", namespace, name))
 
-    def operator_environment(self, namespace: str) -> dict[str, str]:
-        """Return the operator's UMIM_S3_* variables; those from Secrets are read with the user's own rights.
+    def operator_environment(self, namespace: str, prefix: str = "UMIM_S3_") -> dict[str, str]:
+        """Return the operator's variables with a prefix; those from Secrets are read with the user's own rights.
 
         Raises NotFoundError when no operator runs in the namespace, AccessDeniedError when the user may not read.
         """
-        with _translated(f"the operator in namespace {namespace}"):
-            found = self._apps.list_namespaced_deployment(
-                namespace, label_selector=OPERATOR_SELECTOR, _request_timeout=TIMEOUT_SECONDS
-            ).items
+        found = self._operators(namespace)
         if not found:
             raise NotFoundError(
                 f"namespace {namespace} has no UMIM operator: name its namespace with --operator-namespace, "
                 "or the store with --endpoint and the UMIM_S3_* variables"
             )
         variables = found[0].spec.template.spec.containers[0].env or []
-        return {one.name: self._value(namespace, one) for one in variables if one.name.startswith("UMIM_S3_")}
+        return {one.name: self._value(namespace, one) for one in variables if one.name.startswith(prefix)}
+
+    def operator_replicas(self, namespace: str) -> tuple[int, int] | None:
+        """Return how many Pods of the operator are ready and how many are wanted, or None where there is none."""
+        found = self._operators(namespace)
+        return (found[0].status.ready_replicas or 0, found[0].spec.replicas) if found else None
+
+    def operator_account(self, namespace: str) -> str | None:
+        """Return the name of the operator's ServiceAccount, or None where there is no operator."""
+        found = self._operators(namespace)
+        return str(found[0].spec.template.spec.service_account_name) if found else None
+
+    def server_version(self) -> tuple[int, int]:
+        """Return the API server's version, such as (1, 34)."""
+        with _translated("the version of the API server"):
+            found: Any = client.VersionApi(self.api).get_code(_request_timeout=TIMEOUT_SECONDS)
+        # Some providers write a minor version such as 30+.
+        return int(found.major), int(re.sub(r"\D.*", "", found.minor))
+
+    def served_resources(self) -> list[str]:
+        """Return the plural names of the kinds that the API server knows in this tool's group and version."""
+        try:
+            with _translated(f"the resources of {GROUP}/{VERSION}"):
+                found = self._custom.get_api_resources(GROUP, VERSION, _request_timeout=TIMEOUT_SECONDS)
+        except NotFoundError:
+            return []
+        return [one.name for one in found.resources]
+
+    def may(self, namespace: str, verb: str, group: str, resource: str, user: str | None = None) -> bool:
+        """Return whether the caller, or another user, may do something in a namespace.
+
+        To ask for another user one needs ``create`` on ``subjectaccessreviews``: raises AccessDeniedError without.
+        """
+        attributes = client.V1ResourceAttributes(namespace=namespace, verb=verb, group=group, resource=resource)
+        reviews: Any = client.AuthorizationV1Api(self.api)
+        with _translated(f"the rights of {user or 'yourself'}"):
+            if user is None:
+                own = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+                answer = reviews.create_self_subject_access_review(
+                    client.V1SelfSubjectAccessReview(spec=own), _request_timeout=TIMEOUT_SECONDS
+                )
+            else:
+                spec = client.V1SubjectAccessReviewSpec(user=user, resource_attributes=attributes)
+                answer = reviews.create_subject_access_review(
+                    client.V1SubjectAccessReview(spec=spec), _request_timeout=TIMEOUT_SECONDS
+                )
+        return bool(answer.status.allowed)
+
+    def quotas(self, namespace: str) -> list[tuple[str, dict[str, str], dict[str, str]]]:
+        """Return name, hard limits and what is used of each ResourceQuota of a namespace."""
+        with _translated(f"the ResourceQuotas of namespace {namespace}"):
+            found = self._core.list_namespaced_resource_quota(namespace, _request_timeout=TIMEOUT_SECONDS).items
+        return [(one.metadata.name, dict(one.spec.hard or {}), dict(one.status.used or {})) for one in found]
+
+    def claims(self, namespace: str) -> dict[str, str]:
+        """Return the phase of each PersistentVolumeClaim of a namespace by name."""
+        with _translated(f"the PersistentVolumeClaims of namespace {namespace}"):
+            found = self._core.list_namespaced_persistent_volume_claim(
+                namespace, _request_timeout=TIMEOUT_SECONDS
+            ).items
+        return {one.metadata.name: one.status.phase for one in found}
+
+    def allocatable(self, resource: str) -> dict[str, int]:
+        """Return how much of a counted resource, such as GPUs, each node offers; without the nodes that have none."""
+        with _translated("the nodes"):
+            found = self._core.list_node(_request_timeout=TIMEOUT_SECONDS).items
+        offered = {one.metadata.name: int((one.status.allocatable or {}).get(resource, "0")) for one in found}
+        return {name: number for name, number in offered.items() if number}
+
+    def _operators(self, namespace: str) -> list[Any]:
+        with _translated(f"the operator in namespace {namespace}"):
+            found: list[Any] = self._apps.list_namespaced_deployment(
+                namespace, label_selector=OPERATOR_SELECTOR, _request_timeout=TIMEOUT_SECONDS
+            ).items
+        return found
 
     def endpoint_pod(self, namespace: str, service: str, port: int) -> tuple[str, int]:
         """Return a ready Pod behind a Service's port, and the port in the Pod. Raises NotFoundError."""

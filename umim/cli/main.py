@@ -7,10 +7,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from umim.cli import federations, models, rounds
+from umim.cli import federations, hospitals, init, models, rounds
 from umim.cli.audit_leakage import audit_leakage
 from umim.cli.evaluate import evaluate
 from umim.cli.output import show_error
+from umim.cli.preflight import preflight
 from umim.cli.simulate import simulate
 from umim.cli.verify import keygen, verify
 from umim.errors import UmimError
@@ -35,10 +36,13 @@ app = typer.Typer(
     help="Campaigns, rounds and models of federated training on Kubernetes.",
 )
 app.add_typer(federations.app, name="federations")
+app.add_typer(hospitals.app, name="hospitals")
 app.add_typer(rounds.app, name="rounds")
 app.add_typer(models.app, name="models")
+app.add_typer(init.app, name="init")
 app.command()(evaluate)
 app.command()(audit_leakage)
 app.command()(simulate)
+app.command()(preflight)
 app.command()(verify)
 app.command()(keygen)

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 
-from umim.cli.resources import Federation, Model, Raw, Round, without_bookkeeping
+from umim.cli.resources import Federation, Hospital, Model, Raw, Round, without_bookkeeping
 
-FoundT = TypeVar("FoundT", Round, Federation, Model)
+FoundT = TypeVar("FoundT", Round, Federation, Hospital, Model)
 
 UNBOUNDED = 10_000
 """Columns; more than any list needs."""

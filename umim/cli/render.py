@@ -15,6 +15,7 @@ from rich.tree import Tree
 
 from umim.api.artifacts import ModelManifest
 from umim.api.base import Condition, Metrics, ModelReference
+from umim.api.globalmodel import GlobalModelSpec
 from umim.api.round import JobStatus, Progress, SiteStatus
 from umim.cli.resources import Model, Round
 
@@ -34,6 +35,8 @@ PHASE_STYLES = {
     "Aggregating": "cyan",
 }
 BAR_WIDTH = 24
+COMPACT = frozenset({"vit_pico_patch8_64", "vit_nano_patch8_64"})
+"""Encoders that timm knows once ``umim.models.compact`` is imported. Here as names: that module needs torch."""
 NONE = "-"
 
 
@@ -155,6 +158,8 @@ def progress_view(one: Round, now: datetime) -> Group:
     status = one.status
     elapsed = short_duration((status.completion_time or now) - one.created)
     title = Text.assemble(f"{one.namespace}/{one.name}  ", phase(status.phase, status.reason), f"  {elapsed}")
+    if (rest := time_left(one)) is not None:
+        title.append(f"  {short_duration(rest)} of training left")
     grid = Table.grid(padding=(0, 2))
     if status.initialization is not None:
         _add_job(grid, "start model", status.initialization)
@@ -164,6 +169,13 @@ def progress_view(one: Round, now: datetime) -> Group:
         _add_job(grid, "aggregation", status.aggregation)
     message = [Text(one.message, style="red" if status.phase == "Failed" else "dim")] if one.message else []
     return Group(title, Padding(grid, (0, 2)), *message)
+
+
+def time_left(one: Round) -> timedelta | None:
+    """Return how long the slowest site still trains, or None when that is not known of every site that runs."""
+    running = [site for site in one.status.sites if site.phase == "Running"]
+    known = [site.progress.eta_seconds for site in running if site.progress is not None]
+    return timedelta(seconds=max(known)) if known and len(known) == len(running) else None
 
 
 def progress_line(one: Round) -> str:
@@ -232,10 +244,11 @@ def pulled(folder: str, manifest: ModelManifest, fetched: bool) -> Table:
     )
 
 
-def loading_code(folder: str, manifest: ModelManifest) -> str:
+def loading_code(folder: str, manifest: ModelManifest | GlobalModelSpec) -> str:
     """Return the lines that load a pulled model with timm."""
+    own = "import umim.models.compact  # registers the name with timm\n" if manifest.architecture in COMPACT else ""
     return (
-        "import timm, safetensors.torch\n"
+        f"import timm, safetensors.torch\n{own}"
         f'model = timm.create_model("{manifest.architecture}", img_size={manifest.image_size}, num_classes=0)\n'
         f'model.load_state_dict(safetensors.torch.load_file("{folder}/model.safetensors"))'
     )

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from umim.api.base import Condition
 from umim.api.federation import FederationSpec, FederationStatus
 from umim.api.globalmodel import GlobalModelSpec
+from umim.api.hospital import HospitalSpec, HospitalStatus
 from umim.api.round import FederationRoundSpec, FederationRoundStatus
 from umim.errors import ArtifactError, ConfigError
 from umim.settings import first_problem
@@ -75,6 +76,24 @@ class Model:
     """The object as the API server gave it."""
 
 
+@dataclass(frozen=True)
+class Hospital:
+    """A Hospital."""
+
+    namespace: str
+    name: str
+    created: datetime
+    spec: HospitalSpec
+    status: HospitalStatus
+    raw: Raw
+    """The object as the API server gave it."""
+
+    @property
+    def site(self) -> str:
+        """The site as namespace.name."""
+        return f"{self.namespace}.{self.name}"
+
+
 def parse_round(raw: Raw) -> Round:
     """Parse a FederationRound. Raises ConfigError when it is of another version than this tool."""
     spec = _valid(FederationRoundSpec, raw["spec"], "FederationRound", raw)
@@ -87,6 +106,13 @@ def parse_federation(raw: Raw) -> Federation:
     spec = _valid(FederationSpec, raw["spec"], "Federation", raw)
     status = _valid(FederationStatus, raw.get("status", {}), "Federation", raw)
     return Federation(*_identity(raw), spec, status, raw)
+
+
+def parse_hospital(raw: Raw) -> Hospital:
+    """Parse a Hospital. Raises ConfigError when it is of another version than this tool."""
+    spec = _valid(HospitalSpec, raw["spec"], "Hospital", raw)
+    status = _valid(HospitalStatus, raw.get("status", {}), "Hospital", raw)
+    return Hospital(*_identity(raw), spec, status, raw)
 
 
 def parse_model(raw: Raw) -> Model:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from rich.live import Live
 
 from umim.cli import options, render
 from umim.cli.kube import Cluster
-from umim.cli.output import Format, show, show_found, show_json
+from umim.cli.output import Format, show, show_found, show_json, show_text
 from umim.cli.resources import Round, without_bookkeeping
 from umim.errors import UmimError
 
@@ -69,11 +70,16 @@ def watch(
     name: Annotated[str, typer.Argument(help="Name of the round.")],
     namespace: options.Namespace = None,
     timeout: Annotated[int, typer.Option(help="Give up after this many seconds. 0: never.", min=0)] = 0,
+    output: options.Output = Format.table,
     context: options.Context = None,
 ) -> None:
-    """Follow a round until it is complete (exit code 0) or has failed (1); 124 after --timeout."""
+    """Follow a round until it is complete (exit code 0) or has failed (1); 124 after --timeout.
+
+    Bars in a terminal, one line a change otherwise. JSON: the object, on one line, at each change.
+    """
     cluster = Cluster.connect(context)
-    last = follow(poll(cluster, namespace or cluster.namespace, name, timeout), Console(highlight=False))
+    states = poll(cluster, namespace or cluster.namespace, name, timeout)
+    last = follow_json(states) if output is Format.json else follow(states, Console(highlight=False))
     if last.status.phase == "Failed":
         raise RoundFailedError(f"round {last.namespace}/{last.name} failed: {last.message or last.status.reason}")
     if not last.finished:
@@ -105,12 +111,21 @@ def follow(rounds: Iterator[Round], console: Console) -> Round:
     return last
 
 
+def follow_json(rounds: Iterator[Round]) -> Round:
+    """Print the object on one line whenever something happened; returns the last state."""
+    return _follow_changes(rounds, lambda one: show_text(json.dumps(without_bookkeeping(one.raw))))
+
+
 def _follow_lines(rounds: Iterator[Round], console: Console) -> Round:
+    return _follow_changes(rounds, lambda one: console.print(render.progress_line(one), markup=False, soft_wrap=True))
+
+
+def _follow_changes(rounds: Iterator[Round], show_one: Callable[[Round], None]) -> Round:
     shown, last = "", None
     for last in rounds:
         line = render.progress_line(last)
         if line != shown:
-            console.print(line, markup=False, soft_wrap=True)
+            show_one(last)
             sys.stdout.flush()
             shown = line
     assert last is not None  # poll yields at least once

@@ -79,7 +79,7 @@ def simulate(
     threads: Threads = None,
     output: options.Output = Format.table,
 ) -> None:
-    """Run a federation in this process, without a cluster. Needs: pip install umim[cli,train].
+    """Run a federation in this process, without a cluster. Needs: pip install umim\\[cli,train].
 
     Trains, merges and distils by the code of the cluster's Jobs. A run that was interrupted goes on where it was.
     """

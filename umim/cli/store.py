@@ -18,7 +18,7 @@ from umim.settings import StoreSettings
 _SERVICE = re.compile(r"^(?P<service>[a-z0-9-]+)\.(?P<namespace>[a-z0-9-]+)\.svc(\.[a-z0-9.-]+)?$")
 
 
-def service_of(endpoint: str) -> tuple[str, str, int] | None:
+def service_of(endpoint: str, default_port: int = 80) -> tuple[str, str, int] | None:
     """Return service, namespace and port of an endpoint inside the cluster, or None for another one.
 
     Raises ConfigError for a TLS endpoint: its certificate does not hold for a forwarded port.
@@ -32,7 +32,7 @@ def service_of(endpoint: str) -> tuple[str, str, int] | None:
             f"the store's endpoint {endpoint} is inside the cluster and uses TLS: give one that is reachable "
             "from here with --endpoint"
         )
-    return match["service"], match["namespace"], parts.port or 80
+    return match["service"], match["namespace"], parts.port or default_port
 
 
 @contextmanager

@@ -112,8 +112,7 @@ def _outliers(outcome: Outcome) -> list[UpdateFigures]:
     """Return how each update lies beside the others, where the merge has looked at it."""
     if outcome.gram is None:
         return []
-    sites, total = [update.site for update in outcome.updates], sum(update.samples for update in outcome.updates)
-    return outliers(sites, outcome.gram, [update.samples / total for update in outcome.updates])
+    return outliers([update.site for update in outcome.updates], outcome.gram, outcome.shares)
 
 
 def _publish(

@@ -328,3 +328,17 @@ def test_no_strategy_looks_at_the_order_of_arrival(federation: Federation, strat
         result = federation.aggregate(updates=list(order), aggregation=settings)
         digests.add((result.model_digest, result.parts_digest, str(result.outliers)))
     assert len(digests) == 1
+
+
+def test_the_others_of_a_report_count_as_they_do_in_the_merge(federation: Federation) -> None:
+    def moved(*places: float) -> dict[str, torch.Tensor]:
+        return {"w": torch.tensor(places)}
+
+    federation.start(moved(0.0, 0.0))
+    for site, change, samples in zip(SITES, ((1.0, 0.0), (0.0, 1.0), (1.0, 0.0)), (1, 1, 8), strict=True):
+        federation.commit(site, moved(*change), samples=samples)
+    # Beside the second and the third site: by images the third is nearly all, otherwise both count alike.
+    by_images = federation.aggregate(aggregation=spec("fedavg", clip_norm=10.0)).outliers[0].cosine
+    alike = federation.aggregate(aggregation=spec("fedavg", clip_norm=10.0, weighting="equal")).outliers[0].cosine
+    assert by_images == pytest.approx(8 / 65**0.5)
+    assert alike == pytest.approx(0.5**0.5)

@@ -79,6 +79,34 @@ def site(letter: str, hospital: str, phase: str) -> dict[str, Any]:
     return {**common, "message": "[bold]the data of hospital-b[/bold] cannot be read"}
 
 
+def hospital_object(letter: str, name: str, **spec: Any) -> dict[str, Any]:
+    left = {
+        "round": "federation/demo-1",
+        "roundUid": "u-1",
+        "updateDigest": DIGEST,
+        "sizeBytes": 22_000_000,
+        "samples": 96,
+        "time": "2026-11-24T12:04:00Z",
+    }
+    return {
+        "apiVersion": "umim.dev/v1alpha1",
+        "kind": "Hospital",
+        "metadata": {
+            "name": name,
+            "namespace": f"hospital-{letter}",
+            "creationTimestamp": "2026-11-24T11:00:00Z",
+        },
+        "spec": {
+            "federations": ["federation"],
+            "data": {"claimName": "images", "format": "dicom", "task": "classification", "taskName": "brain-ct"},
+            "workClaimName": "site-work",
+            "privacy": {"clipNorm": 10, "noiseMultiplier": 0.5, "minPatients": 20},
+            **spec,
+        },
+        "status": {"participations": 1, "lastParticipation": left, "ledger": [left]},
+    }
+
+
 def model_object(name: str, digest: str, parent: dict[str, str] | None = None) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "digest": digest,

@@ -12,7 +12,8 @@ from umim.api.hospital import PrivacySpec
 from umim.api.round import TrainingSpec
 from umim.evaluation.leakage import inversion
 from umim.evaluation.leakage.defences import Defence, defences
-from umim.evaluation.leakage.inversion import Gallery, Inversion, Reconstruction, Scenario, invert
+from umim.evaluation.leakage.inversion import Gallery, Inversion, Reconstruction, Scenario, Victim, invert
+from umim.models.state import Tensors
 from umim.training.runtime import Runtime
 
 ONE = Scenario(1, 1, "gradient")
@@ -34,6 +35,21 @@ def test_one_image_is_drawn_from_its_gradient_and_not_from_a_noised_one(runtime:
     assert plain.identified == 1
     assert noised.psnr < guess.psnr + 1
     assert noised.ssim < 0.3
+
+
+def test_what_is_attacked_has_passed_the_privacy_floor(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+
+    def spy(_victim: Victim, change: Tensors) -> None:
+        norms.append(sum(float(value.double().square().sum()) for value in change.values()) ** 0.5)
+
+    monkeypatch.setattr(inversion, "closed_form", spy)
+    where = site()
+    invert(where, defences(TRAINING, 0.5, 0.1), Inversion(trials=1, iterations=1), runtime, scenarios=[ONE])
+    values = sum(value.numel() for value in where.parent.encoder.values())
+    noise = 0.1 * 0.5 * values**0.5
+    assert norms[0] <= 1  # gradientClipNorm
+    assert norms[-1] == pytest.approx((0.5**2 + noise**2) ** 0.5, rel=0.02)
 
 
 def test_clipping_alone_hides_nothing(runtime: Runtime) -> None:
