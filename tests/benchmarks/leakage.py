@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from umim.api.hospital import PrivacySpec
 from umim.api.jobs import DatasetLocation, InitJobConfig
@@ -47,7 +48,7 @@ HEAD = """# What an update tells about its images
 
 `umim audit-leakage` on the chest X-rays of medical8 (cxr, {images} images; some of its "patients" are runs of file
 numbers). The parent: {architecture} after one epoch of masked image modelling on {server} images of the server pool.
-The round is made to overfit: {epochs} epochs on half of the images. The pictures show phantoms that are drawn, not
+A round is {epochs} epochs on half of the images. The pictures show phantoms that are drawn, not
 images of medical8, which may not be passed on. One data set, one small encoder: it shows what the attacks can do, not
 what a hospital's update tells.
 
@@ -116,7 +117,7 @@ def main() -> None:
         site = Site(ARCHITECTURE, parent, dataset, seed=0)
         found = audit.audit(site, DEFENCES, MODELS, Inversion(), Path(work), around, told)
     drawn = Site(ARCHITECTURE, parent, phantoms(100, seed=0), seed=0)
-    gallery = invert(drawn, DEFENCES, Inversion(trials=1), around.runtime, told)
+    gallery = invert(drawn, DEFENCES, Inversion(trials=1, searches=1), around.runtime, told)
     write(found, gallery, sha256_of(path), options.out)
 
 
@@ -129,8 +130,10 @@ def write(found: audit.Audit, gallery: Gallery, digest: str, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         draw_curves(numbers, Path(folder))
         draw_gallery(gallery, Path(folder))
-        for name in (report.CURVES, report.PICTURE):
-            (out / f"leakage-{name}").write_bytes((Path(folder) / name).read_bytes())
+        for name, share in ((report.CURVES, 1.0), (report.PICTURE, 0.6)):
+            with Image.open(Path(folder) / name) as picture:
+                small = picture.convert("RGB").resize([round(share * side) for side in picture.size])
+                small.quantize(24).save(out / f"leakage-{name}", optimize=True)  # noise hardly compresses
     (out / "leakage.json").write_text(json.dumps(numbers, indent=1) + "\n")
     head = HEAD.format(
         images=len(found.site.dataset), architecture=ARCHITECTURE, server=SERVER_IMAGES, epochs=TRAINING.epochs

@@ -48,7 +48,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Inversion.__init__, "__defaults__", (1, 2, 0.1, 0.01))
+    monkeypatch.setattr(Inversion.__init__, "__defaults__", (2, 1, 2, 0.1, 0.01))
 
 
 @pytest.mark.usefixtures("quick")
