@@ -121,7 +121,8 @@ def test_a_site_outside_its_time_window_waits(launch: Launch, hospitals: Hospita
     site = hospitals.add(f"{PREFIX}-asleep", {"timeWindows": [never_now]})
     made = launch("asleep", site)
     made.wait(
-        "waiting", lambda status: any(one.get("reason") == "OutsideTimeWindow" for one in status["sites"]) or None
+        "waiting",
+        lambda status: any(one.get("reason") == "OutsideTimeWindow" for one in status.get("sites", [])) or None,
     )
     assert made.site(site)["phase"] == "Pending"
     assert made.jobs(site.namespace) == []
@@ -176,12 +177,13 @@ def job_like(honest: Object, site: Site) -> Object:
     }
 
 
+VOLUMES = ("tmp", "work", "data", "policy", "signing")
 LIES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "another image": ({"image": "elsewhere/anything:1"}, {}, "is not in admissionPolicy.images"),
     "another program": ({"command": ["sh", "-c", "cat /etc/umim/signing/*"]}, {}, "and nothing else"),
     "another environment": ({"env": [{"name": "PYTHONPATH", "value": "/work"}]}, {}, "takes its environment"),
     "without the policy": ({"volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}, {}, "at their places"),
-    "other volumes": ({}, {"volumes": [{"name": "tmp", "emptyDir": {}}]}, "and no other"),
+    "other volumes": ({}, {"volumes": [{"name": name, "emptyDir": {}} for name in VOLUMES]}, "and no other"),
     "another account": ({}, {"serviceAccountName": "default"}, "the account umim-site"),
 }
 
