@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from umim import contract
 from umim.api.base import GROUP, VERSION
 from umim.artifacts.store import ObjectStore
 from umim.cli import options, render
@@ -309,9 +310,9 @@ def _store(cluster: Cluster, env: Mapping[str, str], endpoint: str | None, opera
 
 
 def store_check(store: ObjectStore, remedy: str) -> Check:
-    """Check that the store answers and its keys may read."""
+    """Check that the store answers and its keys may read models: any will do, also one that is not there."""
     try:
-        store.stat("models/preflight")
+        store.stat(contract.model_manifest_key("0" * 64))
     except UmimError as error:
         return Check("store", State.failed, str(error), remedy)
     return Check("store", State.ok, "answers, and the keys may read")
