@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -60,7 +61,7 @@ def _from_files(given: Task, spec: AggregationSpec) -> None:
 
 
 def _in_memory(given: Task, spec: AggregationSpec) -> None:
-    parent, *sources = [MemorySource(Path(path).read_bytes()) for path in (given.parent, *given.updates)]
+    parent, *sources = [MemorySource(_mapped(path)) for path in (given.parent, *given.updates)]
     merged: dict[str, Array] = {}
 
     def work() -> None:
@@ -75,6 +76,15 @@ def _in_memory(given: Task, spec: AggregationSpec) -> None:
 
     report(work)
     save_file(merged, given.output)
+
+
+def _mapped(path: str) -> memoryview:
+    """Return a file's bytes as safetensors gives them to torch: mapped, and in memory since the file was read before.
+
+    A copy would be memory that a virtual machine touches for the first time, which costs more than the merge.
+    """
+    with Path(path).open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _updates(given: Task, sources: Sequence[Source], digests: Sequence[str | None]) -> list[Update]:
