@@ -25,7 +25,7 @@ def result(profile: Profile, records: Records, surroundings: Mapping[str, Any]) 
         "summary": _summary(profile, groups, growth),
         "targets": _targets(profile, groups),
         **surroundings,
-        "repeats": profile.repeats,
+        "repeats": len({record["repeat"] for record in records}),
         "groups": groups,
         "growth": growth,
         "records": list(records),
@@ -163,13 +163,19 @@ def _number(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.2f}"
 
 
+def _repeats(count: int) -> str:
+    if count == 1:
+        return "each was measured once."
+    return f"the median of {count} repeats counts, or one run where it takes {LONG_SECONDS:.0f} s."
+
+
 def _method(found: Mapping[str, Any]) -> list[str]:
     return [
         "## How it is measured",
         "",
         "- A parent and updates of random float32 values in the shapes of the network. Each measurement runs in a "
         "fresh process, with the files in the page cache and the threads that the system chooses. Contenders take "
-        f"turns; the median of {found['repeats']} repeats counts, or one run where it takes {LONG_SECONDS:.0f} s.",
+        f"turns; {_repeats(found['repeats'])}",
         "- *In memory*: from updates to a model, both in memory, in the form in which the system's own server holds "
         "them. Reading is not timed.",
         "- *File to file*: from safetensors files to a safetensors file, without waiting for the disk. All peers use "
