@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+import torch
+from safetensors.torch import save_file
 
 from tests.benchmarks.aggregation.peers.harness import Task, report, task
 from umim.aggregation.combine import combined
 from umim.aggregation.engine import Engine, Threads
-from umim.aggregation.interface import Array
 from umim.aggregation.merge import merge_files
 from umim.aggregation.strategy import make_strategy
 from umim.aggregation.updates import Update
@@ -62,15 +62,16 @@ def _from_files(given: Task, spec: AggregationSpec) -> None:
 
 def _in_memory(given: Task, spec: AggregationSpec) -> None:
     parent, *sources = [MemorySource(_mapped(path)) for path in (given.parent, *given.updates)]
-    merged: dict[str, Array] = {}
+    # Tensors of torch, as our Jobs hold models. numpy asks for huge pages, which take long to get in full memory.
+    merged: dict[str, torch.Tensor] = {}
 
     def work() -> None:
         engine = Engine(parent, _updates(given, sources, [None] * len(sources)), spec, THREADS)
         for piece, _, values in engine.merged(make_strategy(spec).plan(engine)):
             slot = piece.slot
             if piece.start == 0:
-                merged[slot.name] = np.empty(slot.elements, values.dtype)
-            merged[slot.name][piece.start : piece.stop] = values
+                merged[slot.name] = torch.empty(slot.elements, dtype=torch.float32)
+            merged[slot.name].numpy()[piece.start : piece.stop] = values
         for slot in engine.layout.slots:
             merged[slot.name] = merged[slot.name].reshape(slot.info.shape)
 

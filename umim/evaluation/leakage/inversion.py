@@ -73,7 +73,7 @@ class Inversion:
     trials: int = 20
     """Updates of each scenario, of other images each."""
     searches: int = 3
-    """The first of them are attacked by matching, too: it costs a thousand times more than the closed form."""
+    """The first of them are attacked by matching, too, which costs far more than the closed form."""
     iterations: int = 50
     """Steps of gradient matching."""
     step: float = 0.1
