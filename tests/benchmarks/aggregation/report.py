@@ -185,7 +185,7 @@ def _method(found: Mapping[str, Any]) -> list[str]:
         "- Memory is the peak of resident memory of the process while it works; *above* is over what was resident "
         "before, which in memory includes all updates.",
         "- The error is the largest absolute difference from the same rule in float64.",
-        "- `umim verified` also computes the sha256 of every update and of the model and compares; peers do not verify."
+        "- *verified* also computes the sha256 of every update and of the model and compares; peers do not verify."
         " `limit sha256` hashes the same files with hashlib on two threads, `limit cat` reads them with cat.",
         "- More updates than the distinct ones on the disk are hard links: each is opened, read and hashed for itself.",
         "- Trimmed mean and Krum: `byzantine` as in the title of the table. NVIDIA FLARE has neither these nor the "
