@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from hack.cluster import images as containerd
-from hack.cluster.progress import Progress
+from hack.cluster.progress import ClusterError, Progress
 from hack.cluster.settings import Paths
 from hack.images import catalog
 from hack.images.archive import stored_images, write_archive
@@ -37,7 +37,13 @@ def load(workspace: Workspace, images: list[Image], tag: str, target: Target, cl
             file = workspace.home / "load.tar"
             with progress.step("collecting the layers that the cluster lacks"):
                 write_archive(file, root, wanted, blobs)
-            containerd.load(cluster, [file], progress)
+            try:
+                containerd.load(cluster, [file], progress)
+            except ClusterError as error:
+                # containerd collects garbage meanwhile: a layer of the image before, found at the start, may be gone.
+                progress.line(f"images: once more, with all layers, after: {error}")
+                write_archive(file, root, wanted, frozenset())
+                containerd.load(cluster, [file], progress)
             file.unlink()
     progress.line(f"images: {len(wanted)} loaded, {len(stored) - len(wanted)} unchanged")
 
