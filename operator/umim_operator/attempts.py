@@ -10,14 +10,20 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from umim.api.base import shortened
 from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
 from umim.errors import PERMANENT_EXIT_CODES, PolicyError, PrivacyBudgetError
-from umim.rounds.sites import cut
 from umim_operator.conditions import Reason
 from umim_operator.state import JobView, RetryPolicy
 
 REFUSED_WAIT = timedelta(seconds=30)
 """After the API server refused to create a Job."""
+
+PERMANENT_REASONS: Mapping[int | None, Reason] = {
+    PolicyError.exit_code: Reason.POLICY_REFUSED,
+    PrivacyBudgetError.exit_code: Reason.PRIVACY_BUDGET_EXCEEDED,
+}
+"""Reasons of the permanent errors that have one of their own, by the Job's exit code."""
 
 S = TypeVar("S", JobStatus, SiteStatus)
 
@@ -52,12 +58,8 @@ def advance(current: S, job: JobView | None, policy: RetryPolicy, now: datetime)
     if job.outcome == "succeeded":
         return _failed(current, Reason.UPDATE_MISSING, "The Job ended but left no artifact.", policy, now)
     message = job.message or job.reason or "The Job failed without a message."
-    if job.exit_code == PolicyError.exit_code:
-        return _ended(current, Reason.POLICY_REFUSED, message)
-    if job.exit_code == PrivacyBudgetError.exit_code:
-        return _ended(current, Reason.PRIVACY_BUDGET_EXCEEDED, message)
     if job.exit_code in PERMANENT_EXIT_CODES:
-        return _ended(current, Reason.PERMANENT_ERROR, message)
+        return _ended(current, PERMANENT_REASONS.get(job.exit_code, Reason.PERMANENT_ERROR), message)
     return _failed(current, Reason.JOB_FAILED, message, policy, now)
 
 
@@ -87,7 +89,7 @@ def not_launched(current: S, message: str, now: datetime) -> S:
             "job": None,
             "phase": "Backoff",
             "reason": str(Reason.LAUNCH_REFUSED),
-            "message": cut(f"The Job cannot be created. {message}"),
+            "message": shortened(f"The Job cannot be created. {message}"),
             "retry_time": now + REFUSED_WAIT,
         }
     )
@@ -109,7 +111,9 @@ def without_refused(status: FederationRoundStatus, refused: Mapping[str, str], n
 
 def _running(current: S, job: JobView) -> S:
     if job.message:
-        return current.model_copy(update={"reason": job.reason or str(Reason.JOB_PENDING), "message": cut(job.message)})
+        return current.model_copy(
+            update={"reason": job.reason or str(Reason.JOB_PENDING), "message": shortened(job.message)}
+        )
     return current.model_copy(update={"reason": str(Reason.JOB_RUNNING), "message": None})
 
 
@@ -123,12 +127,12 @@ def _failed(current: S, reason: Reason, message: str, policy: RetryPolicy, now: 
             "phase": "Backoff",
             "failures": failures,
             "reason": str(reason),
-            "message": cut(message),
+            "message": shortened(message),
             "retry_time": now + policy.backoff(failures),
         }
     )
 
 
 def _ended(current: S, reason: Reason, message: str) -> S:
-    update = {"phase": "Failed", "reason": str(reason), "message": cut(message), "retry_time": None}
+    update = {"phase": "Failed", "reason": str(reason), "message": shortened(message), "retry_time": None}
     return current.model_copy(update=update)

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from umim.api.base import parse_duration
+from umim.api.base import parse_duration, shortened
 from umim.api.hospital import HospitalSpec
 from umim.api.jobs import JobConfig
 from umim.api.round import FederationRoundSpec, JobStatus, SiteStatus
 from umim.contract import Role, job_name
 from umim.rounds.configs import site_config
 from umim.rounds.publication import ModelPublication, reference
-from umim.rounds.sites import cut
 from umim.rounds.windows import closes_at
 from umim_operator import attempts, display, events
 from umim_operator.attempts import S
@@ -71,7 +70,7 @@ class Draft:
 
     def condition(self, type_: ConditionType, value: bool, reason: Reason, message: str) -> None:
         """Set one condition of the next status."""
-        conditions, text = self.status.conditions, cut(message, LONGEST_CONDITION_MESSAGE)
+        conditions, text = self.status.conditions, shortened(message, LONGEST_CONDITION_MESSAGE)
         self.set(conditions=set_condition(conditions, type_, value, reason, text, self.view.generation, self.now))
 
     def wait(self, delay: timedelta) -> None:

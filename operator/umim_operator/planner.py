@@ -9,13 +9,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from umim import contract
-from umim.api.base import ModelReference, parse_duration
+from umim.api.base import ModelReference, parse_duration, shortened
 from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
 from umim.rounds.configs import aggregate_config, init_config
 from umim.rounds.consent import Refusal
 from umim.rounds.publication import base_publication, publication, reference
-from umim.rounds.sites import cut, judged, with_update
-from umim.rounds.windows import closes_at, opens_at
+from umim.rounds.sites import judged, with_update
+from umim.rounds.windows import closed_text, closes_at, opens_at
 from umim_operator import attempts, display
 from umim_operator.acceptance import references, rejection
 from umim_operator.conditions import Reason, find, is_true
@@ -212,7 +212,7 @@ def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
             update={
                 "phase": "Refused",
                 "reason": str(refused.reason),
-                "message": cut(refused.message),
+                "message": shortened(refused.message),
                 "retry_time": None,
             }
         )
@@ -274,7 +274,7 @@ def _outside_window(draft: Draft, site: SiteStatus) -> SiteStatus | None:
         update={
             "phase": "Pending",
             "reason": str(Reason.OUTSIDE_TIME_WINDOW),
-            "message": f"The hospital's spec.timeWindows are closed until {opens.strftime('%Y-%m-%dT%H:%M:%SZ')}.",
+            "message": closed_text(opens),
             "retry_time": None,
         }
     )

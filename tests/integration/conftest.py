@@ -10,6 +10,7 @@ import pytest
 
 from hack.testenv.platform import FEDERATION, Platform
 from hack.testenv.waiting import wait_until
+from tests.bad_resources import GOOD
 from tests.e2e.conftest import start_model
 
 __all__ = ["changed", "good_federation", "good_hospital", "good_model", "good_round", "start_model"]
@@ -67,17 +68,7 @@ def good_model() -> Object:
         "apiVersion": "umim.dev/v1alpha1",
         "kind": "GlobalModel",
         "metadata": {"name": "good", "namespace": FEDERATION},
-        "spec": {
-            "digest": "0" * 64,
-            "objectKey": f"models/sha256/{'0' * 64}/model.safetensors",
-            "sizeBytes": 1,
-            "architecture": "test_vit",
-            "imageSize": 32,
-            "strategy": "fedavg",
-            "round": {"name": "r", "uid": "u"},
-            "contributors": [{"site": "a.b", "updateDigest": "1" * 64, "samples": 3}],
-            "created": "2026-01-01T00:00:00Z",
-        },
+        "spec": copy.deepcopy(GOOD["GlobalModel"]),
     }
 
 

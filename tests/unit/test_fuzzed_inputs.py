@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import save
 
+from tests.memory import MEBIBYTE, little_memory
 from umim.api.artifacts import (
     Exclusion,
     HeadArtifact,
@@ -50,7 +49,6 @@ from umim_operator.state import DamagedManifest
 BOUNDED = settings(
     max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-MEBIBYTE = 1 << 20
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DIGEST = "a" * 64
 FILE = TensorsFile(
@@ -159,16 +157,6 @@ def mutated(draw: st.DrawFn, *models: ApiModel) -> bytes:
         at = draw(st.integers(0, len(data)))
         data = data[:at] + draw(st.binary(max_size=6)) + data[at + draw(st.integers(0, 6)) :]
     return data
-
-
-@contextmanager
-def little_memory(most: int = 64 * MEBIBYTE) -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
 
 
 def check_manifest(model: type[ApiModel], data: bytes) -> None:

@@ -59,7 +59,7 @@ def publish_model(
     heads: Sequence[SharedHead] = (),
     optimiser: Sequence[WrittenTensors] = (),
     attestations: Sequence[Attestation] = (),
-    seal: Callable[[ModelManifest], ModelManifest] = lambda manifest: manifest,
+    seal: Callable[[ModelManifest], ModelManifest] | None = None,
 ) -> str:
     """Publish a tensors file as a global model and return its digest.
 
@@ -93,7 +93,11 @@ def publish_model(
         _upload(store, parts.path, manifest.parts)
     for slot in optimiser:
         _upload(store, slot.path, describe(slot.path, contract.optimiser_key(digest, slot.digest), slot.digest))
-    store.put(contract.model_manifest_key(digest), manifest_bytes(seal(manifest)), if_absent=True)
+    store.put(
+        contract.model_manifest_key(digest),
+        manifest_bytes(manifest if seal is None else seal(manifest)),
+        if_absent=True,
+    )
     return digest
 
 
@@ -114,7 +118,7 @@ def publish_update(
     created: datetime,
     encoding: EncodingFormat = "full",
     head: HeadFile | None = None,
-    seal: Callable[[UpdateManifest], UpdateManifest] = lambda manifest: manifest,
+    seal: Callable[[UpdateManifest], UpdateManifest] | None = None,
     differential_privacy: DifferentialPrivacyRecord | None = None,
 ) -> UpdateManifest:
     """Commit a tensors file as a site's update and return its manifest. Fields as in ``UpdateManifest``.
@@ -144,7 +148,7 @@ def publish_update(
     )
     committed = read_update_manifest(store, round_uid, site, attempt)
     if committed is None:
-        manifest = seal(manifest)
+        manifest = manifest if seal is None else seal(manifest)
         _upload(store, path, manifest.file)
         if head is not None and manifest.head is not None:
             _upload(store, head.path, manifest.head.file)

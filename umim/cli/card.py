@@ -6,6 +6,7 @@ said to be unknown, never left out: a reader must see the difference.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,13 +101,7 @@ def escaped(text: Any) -> str:
 def _parameters(manifest: ModelManifest | None) -> int | None:
     if manifest is None:
         return None
-    total = 0
-    for info in manifest.file.tensors.values():
-        count = 1
-        for length in info.shape:
-            count *= length
-        total += count
-    return total
+    return sum(math.prod(info.shape) for info in manifest.file.tensors.values())
 
 
 def _contributor(one: Contributor, known: Known) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -14,8 +14,8 @@ from rich.text import Text
 from umim.api.federation import StageStatus
 from umim.cli import options, render
 from umim.cli.kube import Cluster
-from umim.cli.output import Format, show, show_found, show_json
-from umim.cli.resources import Federation, without_bookkeeping
+from umim.cli.output import Format, show_found, show_one
+from umim.cli.resources import Federation
 
 app = typer.Typer(no_args_is_help=True, help="Campaigns of rounds, stage by stage.")
 
@@ -43,10 +43,7 @@ def describe(
     """Show a campaign with its stages, rounds and lineage."""
     cluster = Cluster.connect(context)
     found = cluster.federation(namespace or cluster.namespace, name)
-    if output is Format.json:
-        show_json(without_bookkeeping(found.raw))
-    else:
-        show(federation_detail(found, datetime.now(UTC)))
+    show_one(found, federation_detail, output)
 
 
 def federations_table(federations: Sequence[Federation], now: datetime) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +14,8 @@ from rich.text import Text
 
 from umim.cli import options, render
 from umim.cli.kube import Cluster
-from umim.cli.output import Format, show, show_found, show_json
-from umim.cli.resources import Hospital, without_bookkeeping
+from umim.cli.output import Format, show_found, show_one
+from umim.cli.resources import Hospital
 
 app = typer.Typer(no_args_is_help=True, help="Hospitals: consent, data, privacy floor, and what has left.")
 
@@ -46,10 +46,7 @@ def describe(
     """Show a hospital with its terms and the ledger of what has left it."""
     cluster = Cluster.connect(context)
     found = cluster.hospital(namespace or cluster.namespace, name)
-    if output is Format.json:
-        show_json(without_bookkeeping(found.raw))
-    else:
-        show(hospital_detail(found, datetime.now(UTC)))
+    show_one(found, hospital_detail, output)
 
 
 def hospitals_table(hospitals: Sequence[Hospital], now: datetime) -> Table:

@@ -63,6 +63,14 @@ def show_found(
         show_list(table(found, datetime.now(UTC)))
 
 
+def show_one(found: FoundT, detail: Callable[[FoundT, datetime], RenderableType], output: Format) -> None:
+    """Print what a describe command found: everything about it for a person, or the object as JSON."""
+    if output is Format.json:
+        show_json(without_bookkeeping(found.raw))
+    else:
+        show(detail(found, datetime.now(UTC)))
+
+
 def show_error(message: str) -> None:
     """Print one sentence to standard error."""
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"umim: {message}")

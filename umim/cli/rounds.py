@@ -15,7 +15,7 @@ from rich.live import Live
 
 from umim.cli import options, render
 from umim.cli.kube import Cluster
-from umim.cli.output import Format, show, show_found, show_json, show_text
+from umim.cli.output import Format, show_found, show_one, show_text
 from umim.cli.resources import Round, without_bookkeeping
 from umim.errors import UmimError
 
@@ -59,10 +59,7 @@ def describe(
     """Show a round with its conditions and sites."""
     cluster = Cluster.connect(context)
     found = cluster.round(namespace or cluster.namespace, name)
-    if output is Format.json:
-        show_json(without_bookkeeping(found.raw))
-    else:
-        show(render.round_detail(found, datetime.now(UTC)))
+    show_one(found, render.round_detail, output)
 
 
 @app.command()

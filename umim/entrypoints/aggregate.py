@@ -146,7 +146,7 @@ def _publish(
         heads=heads.described,
         optimiser=list(outcome.merged.slots.values()) if outcome.merged is not None else (),
         attestations=[one.attestation for one in updates if one.attestation is not None],
-        seal=(lambda manifest: manifest) if signer is None else signer.sign_model,
+        seal=None if signer is None else signer.sign_model,
     )
     _log.info("published model %s from %d updates", digest, len(updates))
     update = {

@@ -99,7 +99,7 @@ def _publish(
         created=clock.now(),
         metrics=metrics,
         parts=parts,
-        seal=(lambda manifest: manifest) if signer is None else signer.sign_model,
+        seal=None if signer is None else signer.sign_model,
     )
     parts_digest = None if parts is None else parts.digest
     return JobResult(round_uid=config.round_uid, model_digest=digest, parts_digest=parts_digest)

@@ -14,7 +14,7 @@ from umim.api.jobs import HospitalPolicy, SiteJobConfig
 from umim.errors import PolicyError, WindowClosedError
 from umim.rounds.configs import dataset_location
 from umim.rounds.consent import parse_quantity, training_refusal
-from umim.rounds.windows import closes_at, opens_at
+from umim.rounds.windows import closed_text, closes_at, opens_at
 
 GPU = "nvidia.com/gpu"
 
@@ -50,8 +50,7 @@ def check_open(policy: HospitalPolicy, now: datetime) -> None:
     """Raise WindowClosedError when no Job may run at the hospital now."""
     windows = policy.spec.time_windows
     if windows is not None and closes_at(windows, now) == now:
-        opens = opens_at(windows, now).strftime("%Y-%m-%dT%H:%M:%SZ")
-        raise WindowClosedError(f"The hospital's spec.timeWindows are closed until {opens}.")
+        raise WindowClosedError(closed_text(opens_at(windows, now)))
 
 
 def _check_privacy(sent: PrivacySpec, own: PrivacySpec) -> None:

@@ -6,14 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from umim.api.artifacts import JobResult, UpdateFigures, UpdateManifest
+from umim.api.base import shortened
 from umim.api.round import SiteStatus
-
-LONGEST_MESSAGE = 1024
-
-
-def cut(message: str, limit: int = LONGEST_MESSAGE) -> str:
-    """Return the message within the length that the CRD allows."""
-    return message if len(message) <= limit else message[: limit - 1] + "…"
 
 
 def with_update(site: SiteStatus, update: UpdateManifest) -> SiteStatus:
@@ -36,7 +30,7 @@ def judged(site: SiteStatus, result: JobResult) -> SiteStatus:
     """Note what the aggregator says of this site's update: left out, or its head alone, or unlike the others."""
     for exclusion in result.exclusions:
         if exclusion.site == site.name:
-            update = {"phase": "Excluded", "reason": exclusion.reason, "message": cut(exclusion.message)}
+            update = {"phase": "Excluded", "reason": exclusion.reason, "message": shortened(exclusion.message)}
             return site.model_copy(update=update)
     texts = []
     for figures in result.outliers:
@@ -47,7 +41,7 @@ def judged(site: SiteStatus, result: JobResult) -> SiteStatus:
     for head in result.head_exclusions:
         if head.site == site.name:
             texts.append(f"The head of task {head.task_name} was left out: {head.message}")
-    return site.model_copy(update={"message": cut(" ".join(texts))}) if texts else site
+    return site.model_copy(update={"message": shortened(" ".join(texts))}) if texts else site
 
 
 def _unlike(figures: UpdateFigures, of_all: Sequence[UpdateFigures]) -> str:

@@ -31,6 +31,11 @@ def opens_at(windows: Sequence[TimeWindow], now: datetime) -> datetime:
     return max(now, min(start for start, stop in _openings(windows, now) if stop > now))
 
 
+def closed_text(opens: datetime) -> str:
+    """Return the sentence that says until when a hospital is closed."""
+    return f"The hospital's spec.timeWindows are closed until {opens.strftime('%Y-%m-%dT%H:%M:%SZ')}."
+
+
 def _openings(windows: Sequence[TimeWindow], now: datetime) -> Iterator[tuple[datetime, datetime]]:
     """Yield start and end of every window from yesterday for nine days, by their start: a week and what it touches."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

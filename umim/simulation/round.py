@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from umim import contract
-from umim.api.base import ApiModel, ModelReference
+from umim.api.base import ApiModel, ModelReference, shortened
 from umim.api.hospital import DatasetSpec, PrivacySpec
 from umim.api.jobs import DatasetLocation
 from umim.api.round import FederationRoundSpec, FederationRoundStatus, JobStatus, Progress, SiteStatus
@@ -30,7 +30,7 @@ from umim.errors import ConfigError, DataError, PrivacyBudgetError, TrainingErro
 from umim.rounds.configs import aggregate_config, init_config, site_config
 from umim.rounds.consent import refusal
 from umim.rounds.publication import ModelPublication, base_publication, publication, reference
-from umim.rounds.sites import cut, judged, with_update
+from umim.rounds.sites import judged, with_update
 from umim.simulation.claims import Locate, data_path, fingerprint
 from umim.simulation.resources import Hospital, participants
 from umim.simulation.result import PublishedModel, RoundOutcome
@@ -175,7 +175,7 @@ class RoundRun:
         hospital = self._here.hospitals[site.name].spec
         refused = refusal(self._round.namespace, self._round.valid_spec, hospital)
         if refused is not None:
-            self._set_site(site.name, phase="Refused", reason=str(refused.reason), message=cut(refused.message))
+            self._set_site(site.name, phase="Refused", reason=str(refused.reason), message=shortened(refused.message))
             return
         self._set_site(site.name, phase="Running", attempt=1)
         config = site_config(self._round, self.status, self._site(site.name), hospital)
@@ -185,7 +185,7 @@ class RoundRun:
         except (DataError, ConfigError, TrainingError, PrivacyBudgetError) as error:
             # The same inputs would fail the same way again, so there is one attempt.
             reason = "PrivacyBudgetExceeded" if isinstance(error, PrivacyBudgetError) else "PermanentError"
-            self._set_site(site.name, phase="Failed", failures=1, reason=reason, message=cut(str(error)))
+            self._set_site(site.name, phase="Failed", failures=1, reason=reason, message=shortened(str(error)))
             return
         update = read_update_manifest(self._here.store, self._round.uid, site.name, 1)
         assert update is not None  # train_once has committed it

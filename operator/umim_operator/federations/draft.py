@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from umim.api.base import shortened
 from umim.api.federation import FederationSpec, StagePhase, StageRound, StageStatus
 from umim.rounds.campaign import CampaignRound
-from umim.rounds.sites import cut
 from umim_operator import events
 from umim_operator.conditions import ConditionType, Reason, set_condition
 from umim_operator.draft import LONGEST_CONDITION_MESSAGE
@@ -55,7 +55,7 @@ class FederationDraft:
 
     def condition(self, type_: ConditionType, value: bool, reason: Reason, message: str) -> None:
         """Set one condition of the next status."""
-        text = cut(message, LONGEST_CONDITION_MESSAGE)
+        text = shortened(message, LONGEST_CONDITION_MESSAGE)
         conditions = self.status.conditions
         self.set(conditions=set_condition(conditions, type_, value, reason, text, self.view.generation, self.now))
 

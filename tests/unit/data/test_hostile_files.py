@@ -7,12 +7,10 @@ import gzip
 import io
 import os
 import struct
-import tracemalloc
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
 from pydicom.uid import UID, JPEGBaseline8Bit, RLELossless
 
+from tests.memory import MEBIBYTE, little_memory
 from tests.unit.data.files import location, pixels, write_dicom, write_nifti, write_png
 from umim.api.hospital import DataFormat, Task
 from umim.data import dataset, limits, npz
@@ -32,24 +31,12 @@ from umim.data.load import load_dataset
 from umim.errors import DataError
 from umim.evaluation.pack import load_pack
 
-MEBIBYTE = 1 << 20
 GREY = pixels(0, (4, 16, 16))
 LABELS = np.array([0, 1, 0, 1])
 
 
 def load(path: Path, format: DataFormat, task: Task = "none", table: str | None = None) -> int:
     return len(load_dataset(location(path, format, task, table), 16))
-
-
-@contextmanager
-def little_memory(most: int = 32 * MEBIBYTE) -> Iterator[None]:
-    """Fail where Python and numpy together ask for more."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
 
 
 def refused(path: Path, format: DataFormat, *match: str, task: Task = "none", table: str | None = None) -> str:
