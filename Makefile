@@ -8,6 +8,9 @@ export CLUSTER
 # Registry to push images to, for CLUSTER=current; empty: load into kind or k3d.
 REGISTRY ?=
 export REGISTRY
+# TELEMETRY=1 adds an OpenTelemetry Collector, a Prometheus and a Jaeger to the demo.
+TELEMETRY ?=
+export TELEMETRY
 
 .PHONY: help
 help: ## List the targets.
@@ -39,6 +42,16 @@ test-unit: python ## Run the tests that need no cluster.
 test-cluster: python ## Run integration and end-to-end tests on the embedded cluster.
 	@python3 -m hack.check cluster
 
+.PHONY: test-kueue
+test-kueue: python ## Run the tests of queues on the embedded cluster, with a real Kueue built from source.
+	@python3 -m hack.check kueue
+
+CASE ?=
+.PHONY: chaos
+chaos: python ## Let faults happen on the embedded cluster and write docs/reliability; CASE=name for one, AGAIN=1 from anew.
+	@python3 -m hack.venv dev
+	@$(BIN)/python -m tests.e2e.chaos $(CASE) $(if $(AGAIN),--again)
+
 .PHONY: test-gpu
 test-gpu: python ## Run the tests that need an NVIDIA GPU; they fail where torch sees none.
 	@python3 -m hack.venv dev
@@ -59,6 +72,7 @@ generate: python ## Write what is generated: CRDs, reference, rendered manifests
 	@python3 -m hack.venv dev
 	@$(BIN)/python -m umim.api.crd manifests/crds
 	@$(BIN)/python -m hack.reference
+	@$(BIN)/python -m hack.dashboards
 	@$(BIN)/python -m hack.render
 
 .PHONY: format
@@ -99,6 +113,11 @@ benchmark-aggregation-pod: python ## Merge 64 updates of ViT-B in a Pod of 1 GiB
 benchmark-byzantine: python ## Show what lying sites do to each rule of the aggregation.
 	@python3 -m hack.venv dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.byzantine
+
+.PHONY: benchmark-operator
+benchmark-operator: python ## Load the operator: 100 rounds of 8 hospitals, one of 1000, on a real API server; QUICK=1 for a tenth.
+	@python3 -m hack.venv dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.operator $(if $(QUICK),--quick,--out docs/benchmarks)
 
 .PHONY: images
 images: python ## Build the container images and load them into the embedded cluster.

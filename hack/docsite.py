@@ -6,6 +6,7 @@
 - Lists read as on a forge: their items hold what is indented by two spaces (Python-Markdown wants four), and they may
   follow a paragraph without an empty line.
 - Formulas become MathML. No script, so nothing to fetch.
+- Code in tables has its pipes without the backslashes that the forge wants there, and long names break at dots.
 
 https://www.mkdocs.org/dev-guide/plugins/#events
 """
@@ -35,6 +36,8 @@ _LINK = re.compile(r"(\]\(\s*<?)([^)\s<>#]+)")
 _ITEM = re.compile(r"^ *([-*+]|1[.)]) ")
 _REMOTE = re.compile(r"^([a-z][a-z0-9+.-]*:|/)", re.IGNORECASE)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\(|\\\[)(.*?)(?:\\\)|\\\])</\1>', re.DOTALL)
+_CELL = re.compile(r"<td[ >].*?</td>", re.DOTALL)
+_CODE = re.compile(r"(?<=<code>)[^<]*(?=</code>)")
 
 
 class ForgeIndent(Extension):
@@ -149,6 +152,15 @@ def with_mathml(page: str) -> str:
     return _FORMULA.sub(formula, page)
 
 
+def with_code_in_tables(page: str) -> str:
+    """Return the HTML with code in tables as the forge shows it, with bare pipes, and with breaks after dots."""
+
+    def code(match: re.Match[str]) -> str:
+        return match[0].replace("\\|", "|").replace(".", ".<wbr>")
+
+    return _CELL.sub(lambda cell: _CODE.sub(code, cell[0]), page)
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Indent as the forge, and expand the folders of ``nav``."""
     config.markdown_extensions = [ForgeIndent(), *config.markdown_extensions]  # type: ignore[list-item]
@@ -178,8 +190,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Make MathML of the formulas."""
-    return with_mathml(html)
+    """Make MathML of the formulas, and tidy code in tables."""
+    return with_code_in_tables(with_mathml(html))
 
 
 def _is_file_below(config: MkDocsConfig) -> Callable[[str], bool]:

@@ -1,4 +1,4 @@
-"""Writes docs/reference/api.md from the resources' schemas: ``python -m hack.reference``."""
+"""Writes docs/reference/api.md from the resources' schemas, and metrics.md: ``python -m hack.reference``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hack import metrics_reference
 from umim.aggregation.names import NEEDS, STRATEGIES, Need
 from umim.api.base import API_VERSION
 from umim.api.crd import RESOURCES, Resource, structural_schema
@@ -105,3 +106,4 @@ def _table(lines: Iterator[tuple[str, str, str, str]]) -> str:
 
 if __name__ == "__main__":
     TARGET.write_text(page())
+    metrics_reference.TARGET.write_text(metrics_reference.page())

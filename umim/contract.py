@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 FINALIZER = "umim.dev/cleanup"
@@ -19,18 +21,27 @@ LABEL_ATTEMPT = "umim.dev/attempt"
 LABEL_FEDERATION = "umim.dev/federation"
 LABEL_STAGE = "umim.dev/stage"
 ANNOTATION_SITE = "umim.dev/site"
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+"""Kueue's label on a Job: the LocalQueue that admits it."""
+LABEL_JOB_UID = "kueue.x-k8s.io/job-uid"
+"""Kueue's label on a Workload: UID of the Job that it stands for."""
 MANAGED_BY = "umim-operator"
 
 ENV_CONFIG = "UMIM_CONFIG"
+CONFIG_PIECE = 30_000
+"""Characters of a configuration in one variable. Linux starts no program with a variable of 128 KiB or more, and the
+aggregator of a thousand sites has a longer configuration."""
 ENV_S3_ENDPOINT = "UMIM_S3_ENDPOINT"
 ENV_S3_BUCKET = "UMIM_S3_BUCKET"
 ENV_S3_REGION = "UMIM_S3_REGION"
 ENV_S3_ACCESS_KEY = "UMIM_S3_ACCESS_KEY"
 ENV_S3_SECRET_KEY = "UMIM_S3_SECRET_KEY"
 ENV_S3_SESSION_TOKEN = "UMIM_S3_SESSION_TOKEN"
+ENV_S3_CA = "UMIM_S3_CA"
 ENV_REDIS_URL = "UMIM_REDIS_URL"
 ENV_REDIS_USERNAME = "UMIM_REDIS_USERNAME"
 ENV_REDIS_PASSWORD = "UMIM_REDIS_PASSWORD"
+ENV_REDIS_CA = "UMIM_REDIS_CA"
 ENV_TRACEPARENT = "TRACEPARENT"
 
 DATA_MOUNT = "/data"
@@ -44,6 +55,23 @@ SIGNING_FILE = "ed25519.pem"
 FEDERATION_KEY = "federation"
 """Whose key the Jobs of the server sign with, see ``signing_name``. No Hospital may lie in their namespace."""
 TERMINATION_LOG = "/dev/termination-log"
+
+
+def config_variables(text: str) -> dict[str, str]:
+    """Return the environment variables of a Job's configuration: UMIM_CONFIG, UMIM_CONFIG_2, ..."""
+    pieces = [text[start : start + CONFIG_PIECE] for start in range(0, len(text), CONFIG_PIECE)]
+    return {_config_variable(number): piece for number, piece in enumerate(pieces, start=1)}
+
+
+def config_text(env: Mapping[str, str]) -> str:
+    """Return what ``config_variables`` was given; empty where nothing is set."""
+    pieces = itertools.takewhile(bool, (env.get(_config_variable(number), "") for number in itertools.count(1)))
+    return "".join(pieces)
+
+
+def _config_variable(number: int) -> str:
+    return ENV_CONFIG if number == 1 else f"{ENV_CONFIG}_{number}"
+
 
 MAX_NAME = 63
 Role = Literal["init", "site", "aggregate"]

@@ -59,6 +59,10 @@ class StoreError(UmimError):
     exit_code = 75  # EX_TEMPFAIL
 
 
+class UntrustedStoreError(StoreError):
+    """The store's certificate is refused. Trying again helps once the certificate or the CA is another."""
+
+
 class NotFoundError(StoreError):
     """An object that must exist does not."""
 

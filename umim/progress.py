@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from typing import Any, Self, TypeVar
 import redis
 from pydantic import ValidationError
 
-from umim import contract
+from umim import contract, tls
 from umim.api.round import Progress
 from umim.settings import RedisSettings
 
@@ -41,7 +43,7 @@ class ProgressPublisher:
     def __init__(
         self, settings: RedisSettings | None, stream: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._redis = _connect(settings) if settings else None
+        self._redis = connect(settings) if settings else None
         self._stream = stream
         self._clock = clock
         self._next = clock()
@@ -85,7 +87,7 @@ class ProgressPublisher:
 
     def _failed(self, error: Exception) -> None:
         if self.dropped == 0:
-            _log.warning("live progress is off for now: %s", error)
+            _log.warning("live progress is off for now: %s", _said(error))
         self.dropped += 1
         self._next = self._clock() + self._backoff
         self._backoff = min(2 * self._backoff, LONGEST_BACKOFF_SECONDS)
@@ -115,7 +117,7 @@ class ProgressReader:
     """The operator's side: reads reports, and makes and removes the users that write them."""
 
     def __init__(self, settings: RedisSettings) -> None:
-        self._redis = _connect(settings)
+        self._redis = connect(settings)
 
     def close(self) -> None:
         """Close the connections."""
@@ -126,6 +128,14 @@ class ProgressReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def problem(self) -> str | None:
+        """Return why Redis does not serve the operator, or None when it does."""
+        try:
+            self._redis.ping()
+        except (redis.RedisError, OSError) as error:
+            return _said(error)
+        return None
 
     def latest(self, uid: str, sources: Sequence[str]) -> ProgressSnapshot:
         """Return the newest report of every source, in one round trip of at most two seconds."""
@@ -193,7 +203,7 @@ class ProgressReader:
         try:
             return question()
         except (redis.RedisError, OSError) as error:
-            _log.warning("cannot %s in Redis: %s", what, error)
+            _log.warning("cannot %s in Redis: %s", what, _said(error))
             return None
 
 
@@ -205,19 +215,42 @@ def _username(uid: str, source: str, attempt: int) -> str:
     return f"{_user_prefix(uid)}{source}:{attempt}"
 
 
-def _connect(settings: RedisSettings) -> redis.Redis:
+class _VerifiedConnection(redis.SSLConnection):
+    """A connection with TLS that trusts what the settings say and nothing else.
+
+    The library's own adds a CA to those of the system, and takes the name to verify from the address.
+    """
+
+    def __init__(self, *, context: ssl.SSLContext, server_name: str | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._context = context
+        self._server_name = server_name
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        return self._context.wrap_socket(sock, server_hostname=self._server_name or self.host)
+
+
+def connect(settings: RedisSettings, **options: Any) -> redis.Redis:
     """Return a client; it connects on first use. Nothing is retried inside: callers ask again by themselves.
 
     It returns bytes: text that a site made undecodable must not break the answer for the others.
+    ``options`` are those of the library.
     """
+    if settings.secure:
+        options["connection_class"] = _VerifiedConnection
+        options |= {"context": tls.context(settings.ca), "server_name": settings.server_name}
     return redis.Redis.from_url(
         settings.url,
         username=settings.username,
         password=settings.password.get_secret_value() if settings.password else None,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        retry=None,
+        **{"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS, "retry": None, **options},
     )
+
+
+def _said(error: Exception) -> str:
+    """Return what an error of the client says, and what to do where a certificate is refused."""
+    refused = tls.problem(error, "redis", contract.ENV_REDIS_CA)
+    return str(error) if refused is None else f"Redis cannot be trusted: {refused}"
 
 
 def _parse(source: str, answer: Any) -> Progress | None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from umim import contract
+from umim import contract, tls
 from umim.api.base import ApiModel, shortened
 from umim.errors import ConfigError
 
@@ -50,6 +50,10 @@ class StoreSettings(Settings):
     """Region that requests are signed for."""
     credentials: S3Credentials
     """Who asks."""
+    ca: str | None = None
+    """PEM certificates of the authorities that may sign the server's. Default: the system's authorities."""
+    server_name: str | None = None
+    """Name that the server's certificate must hold. Default: that of the endpoint."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> StoreSettings:
@@ -64,6 +68,7 @@ class StoreSettings(Settings):
                 secret_key=SecretStr(require(env, contract.ENV_S3_SECRET_KEY)),
                 session_token=SecretStr(token) if token else None,
             ),
+            ca=tls.checked_bundle(contract.ENV_S3_CA, env.get(contract.ENV_S3_CA)),
         )
 
     @property
@@ -103,6 +108,10 @@ class RedisSettings(Settings):
     """ACL user. Default: the default user."""
     password: SecretStr | None = None
     """Password of the user."""
+    ca: str | None = None
+    """As of ``StoreSettings``."""
+    server_name: str | None = None
+    """As of ``StoreSettings``."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> RedisSettings | None:
@@ -123,7 +132,13 @@ class RedisSettings(Settings):
             url=url,
             username=env.get(contract.ENV_REDIS_USERNAME) or None,
             password=SecretStr(password) if password else None,
+            ca=tls.checked_bundle(contract.ENV_REDIS_CA, env.get(contract.ENV_REDIS_CA)),
         )
+
+    @property
+    def secure(self) -> bool:
+        """Whether the URL speaks TLS."""
+        return urlsplit(self.url).scheme == "rediss"
 
 
 class TelemetrySettings(Settings):
@@ -180,9 +195,9 @@ def _is_url(value: str, schemes: tuple[str, ...]) -> bool:
 
 def job_config(env: Mapping[str, str], model: type[ConfigT]) -> ConfigT:
     """Parse the Job's configuration from UMIM_CONFIG. Raises ConfigError naming the field."""
-    text = require(env, contract.ENV_CONFIG)
+    require(env, contract.ENV_CONFIG)
     try:
-        return model.model_validate_json(text)
+        return model.model_validate_json(contract.config_text(env))
     except ValidationError as error:
         raise ConfigError(f"{contract.ENV_CONFIG}: {first_problem(error)}") from error
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -27,9 +28,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from umim.metrics import Instruments
 from umim.settings import TelemetrySettings
 
 EXPORT_TIMEOUT_SECONDS = 3
@@ -38,38 +40,6 @@ SHUTDOWN_SECONDS = 5.0
 _LIBRARY = "umim"
 
 Attributes = Mapping[str, str | int | float | bool]
-
-
-class Instruments:
-    """Every metric of the project. Names and units follow OpenTelemetry's conventions (seconds, bytes)."""
-
-    def __init__(self, meter: metrics.Meter) -> None:
-        self.round_finished = meter.create_counter(
-            "umim.round.finished", unit="{round}", description="Rounds that ended, by phase and reason."
-        )
-        self.round_duration = meter.create_histogram(
-            "umim.round.duration", unit="s", description="Time from the round's creation to its end, by phase."
-        )
-        self.reconcile_duration = meter.create_histogram(
-            "umim.reconcile.duration", unit="s", description="Time of one reconciliation, by outcome."
-        )
-        self.images_per_second = meter.create_gauge(
-            "umim.site.images_per_second", unit="{image}/s", description="Training throughput, by site."
-        )
-        self.training_loss = meter.create_gauge("umim.training.loss", unit="1", description="Training loss, by site.")
-        self.store_bytes = meter.create_counter(
-            "umim.store.bytes", unit="By", description="Bytes moved to (out) and from (in) the store, by direction."
-        )
-
-    def record_training(self, site: str, images_per_second: float, loss: float | None) -> None:
-        """Record one live report of a training; the loss is None where it may not leave."""
-        self.images_per_second.set(images_per_second, {"umim.site": site})
-        if loss is not None:
-            self.training_loss.set(loss, {"umim.site": site})
-
-    def count_store_bytes(self, direction: str, count: int) -> None:
-        """Add bytes moved ``in`` or ``out``; fits the store's ``count`` argument."""
-        self.store_bytes.add(count, {"direction": direction})
 
 
 class Telemetry:
@@ -95,21 +65,35 @@ class Telemetry:
         with self.tracer.start_as_current_span(
             name, context=parent, attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:
+            token = _current.set(self)
             try:
                 yield
             except Exception as error:
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(Status(StatusCode.ERROR))
                 raise
+            finally:
+                _current.reset(token)
 
-    def record_round(
-        self, uid: str, name: str, start: datetime, end: datetime, attributes: Attributes | None = None
+    def record_root(
+        self,
+        root: SpanContext,
+        name: str,
+        start: datetime,
+        end: datetime,
+        attributes: Attributes | None = None,
+        links: Sequence[SpanContext] = (),
     ) -> None:
-        """Record the root span of a round's trace, when the round has ended. Recording it again does no harm."""
-        root = round_span_context(uid)
+        """Record the root span of a round's or campaign's trace, when it has ended. Again does no harm."""
         token = _forced_ids.set((root.trace_id, root.span_id))
         try:
-            span = self.tracer.start_span(name, context=Context(), attributes=attributes, start_time=_nanos(start))
+            span = self.tracer.start_span(
+                name,
+                context=Context(),
+                attributes=attributes,
+                links=[Link(one) for one in links],
+                start_time=_nanos(start),
+            )
         finally:
             _forced_ids.reset(token)
         span.end(_nanos(end))
@@ -124,6 +108,17 @@ class Telemetry:
             thread.join(SHUTDOWN_SECONDS / len(threads))
 
 
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Record a span around a part of what the current ``Telemetry.span`` is about; nothing where there is none."""
+    running = _current.get()
+    if running is None:
+        yield
+        return
+    with running.span(name):
+        yield
+
+
 def start(settings: TelemetrySettings, service: str, version: str) -> Telemetry:
     """Start exporting traces and metrics under a service name, or return telemetry that does nothing.
 
@@ -132,8 +127,10 @@ def start(settings: TelemetrySettings, service: str, version: str) -> Telemetry:
     parent = context_from_traceparent(settings.traceparent) if settings.traceparent else None
     if settings.endpoint is None:
         return Telemetry(None, None, parent)
-    resource = Resource.create({"service.name": service, "service.version": version})
-    traces = TracerProvider(resource=resource, id_generator=_IdGenerator(), shutdown_on_exit=False)
+    # The host's name is the Pod's. Without an instance, two Jobs of a service would write the same series.
+    identity = {"service.name": service, "service.version": version, "service.instance.id": socket.gethostname()}
+    resource = Resource.create(identity)
+    traces = TracerProvider(resource=resource, id_generator=RootIds(), shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=f"{settings.endpoint}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS)
     traces.add_span_processor(BatchSpanProcessor(exporter))
     reader = PeriodicExportingMetricReader(
@@ -152,18 +149,32 @@ def round_trace_id(uid: str) -> str:
 
 def round_span_context(uid: str) -> SpanContext:
     """Return the context of a round's root span, derived from its UID: the same in every process and at any time."""
-    digest = hashlib.sha256(f"umim round {uid}".encode()).digest()
+    return _derived_span_context(f"umim round {uid}")
+
+
+def federation_span_context(uid: str) -> SpanContext:
+    """Return the context of a campaign's root span, derived from its UID. Its rounds have traces of their own."""
+    return _derived_span_context(f"umim federation {uid}")
+
+
+def round_context(uid: str) -> Context:
+    """Return the context under which spans of a round are recorded."""
+    return trace.set_span_in_context(NonRecordingSpan(round_span_context(uid)), Context())
+
+
+def federation_context(uid: str) -> Context:
+    """Return the context under which spans of a campaign are recorded."""
+    return trace.set_span_in_context(NonRecordingSpan(federation_span_context(uid)), Context())
+
+
+def _derived_span_context(text: str) -> SpanContext:
+    digest = hashlib.sha256(text.encode()).digest()
     return SpanContext(
         trace_id=int.from_bytes(digest[:16]) or 1,
         span_id=int.from_bytes(digest[16:24]) or 1,
         is_remote=True,
         trace_flags=TraceFlags(TraceFlags.SAMPLED),
     )
-
-
-def round_context(uid: str) -> Context:
-    """Return the context under which spans of a round are recorded."""
-    return trace.set_span_in_context(NonRecordingSpan(round_span_context(uid)), Context())
 
 
 def context_from_traceparent(traceparent: str) -> Context | None:
@@ -211,17 +222,20 @@ def setup_logging(service: str, stream: TextIO, level: int = logging.INFO) -> No
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
+_current: ContextVar[Telemetry | None] = ContextVar("umim_telemetry", default=None)
 _forced_ids: ContextVar[tuple[int, int] | None] = ContextVar("umim_forced_ids", default=None)
 
 
-class _IdGenerator(RandomIdGenerator):
+class RootIds(RandomIdGenerator):
     """Random ids, but for the root span of a round: the SDK has no other way to give a span a known id."""
 
     def generate_trace_id(self) -> int:
+        """Return the trace id of the root span that is being made, or a random one."""
         forced = _forced_ids.get()
         return forced[0] if forced else super().generate_trace_id()
 
     def generate_span_id(self) -> int:
+        """Return the id of the root span that is being made, or a random one."""
         forced = _forced_ids.get()
         return forced[1] if forced else super().generate_span_id()
 

@@ -138,6 +138,14 @@ def _report(console: Console, cluster: Cluster, target: Target, done: Round) -> 
     console.out(
         f"watch a round    KUBECONFIG={target.kubeconfig} {target.tool('kubectl')} get fround -A -w", highlight=False
     )
+    if target.telemetry:
+        for what, service, port in (("metrics", "umim-prometheus", 9090), ("traces", "umim-jaeger", 16686)):
+            forward = f"port-forward -n umim-system service/{service} {port}"
+            console.out(
+                f"{what:16} KUBECONFIG={target.kubeconfig} {target.tool('kubectl')} {forward}   (then "
+                f"http://localhost:{port}{'/api/traces/TRACE_ID' if what == 'traces' else ''})",
+                highlight=False,
+            )
     console.out(f"stop             {stop}", highlight=False)
 
 

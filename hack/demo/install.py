@@ -14,6 +14,7 @@ from hack.demo.data import Prepared
 from hack.demo.errors import DemoError
 from hack.demo.sites import SITES, Site
 from hack.demo.target import USER, Target, volume_name
+from hack.images.catalog import TELEMETRY
 
 SYSTEM = "umim-system"
 FEDERATION = "federation"
@@ -99,6 +100,7 @@ class Installer:
             "federations": {"namespaces": self._federations()},
             "minio": minio,
             "redis": {"enabled": True},
+            "telemetry": {name: {"enabled": self._target.telemetry} for name in TELEMETRY},
         }
 
     def _federations(self) -> list[str]:

@@ -15,6 +15,7 @@ from hack.demo.board import Task
 from hack.demo.commands import Commands
 from hack.demo.errors import DemoError
 from hack.demo.sites import SITES
+from hack.images.catalog import TELEMETRY, delivered
 
 USER = 65532
 KINDS = ("embedded", "current")
@@ -33,6 +34,8 @@ class Target:
             )
         self.embedded = kind == "embedded"
         self.registry = env.get("REGISTRY", "").rstrip("/")
+        self.telemetry = _switch(env, "TELEMETRY")
+        """Whether a collector and a Prometheus belong to it."""
         self.kubeconfig = ""
         self._commands = commands
         self._paths = Paths.from_env(env)
@@ -61,20 +64,23 @@ class Target:
 
     def build_images(self, task: Task) -> None:
         """Build the images that changed."""
-        self._commands.stream(task, "images", self.hack("images", "build"), "Run 'make demo' again: it goes on there.")
+        again = "Run 'make demo' again: it goes on there."
+        self._commands.stream(task, "images", self.hack("images", "build", *self._images), again)
         task.detail = "built"
 
     def deliver_images(self, task: Task) -> None:
         """Bring the images to the nodes: import, push, or load into kind or k3d."""
         again = "Run 'make demo' again: it goes on there."
         if self.embedded:
-            self._commands.stream(task, "images-load", self.hack("images", "load"), again)
+            self._commands.stream(task, "images-load", self.hack("images", "load", *self._images), again)
         elif self.registry:
-            self._commands.stream(task, "images-push", self.hack("images", "push", self.registry), again)
+            self._commands.stream(task, "images-push", self.hack("images", "push", self.registry, *self._images), again)
         else:
             archive = self._commands.logs.parent / "images.tar"
             loader = self._loader(str(archive))
-            self._commands.stream(task, "images-archive", self.hack("images", "archive", str(archive)), again)
+            self._commands.stream(
+                task, "images-archive", self.hack("images", "archive", str(archive), *self._images), again
+            )
             self._commands.stream(task, "images-load", loader, again)
             archive.unlink()
         task.detail = "delivered"
@@ -84,9 +90,16 @@ class Target:
         if not self.registry:
             return {}
         host, _, path = self.registry.partition("/")
-        names = ("operator", "trainer", "aggregator", "minio", "redis")
+        names = ("operator", "trainer", "aggregator", "minio", "redis", *TELEMETRY)
         repositories = {name: {"repository": f"{path}/{name}" if path else name} for name in names}
         return {"registry": host, "pullPolicy": "Always", **repositories}
+
+    @property
+    def _images(self) -> list[str]:
+        """The images to deliver; empty: what every cluster runs."""
+        if not self.telemetry:
+            return []
+        return [*(image.name for image in delivered([], "cpu")), *TELEMETRY]
 
     @property
     def operator_image(self) -> str:
@@ -175,6 +188,14 @@ class Target:
         raise DemoError(
             f"the current context {context!r} is neither kind's nor k3d's: set REGISTRY to one that its nodes use."
         )
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    """Return whether a variable switches something on. Raises DemoError for what is neither on nor off."""
+    value = env.get(name, "")
+    if value not in ("", "0", "1"):
+        raise DemoError(f"{name}={value!r} is neither 1 (on) nor 0 or empty (off).")
+    return value == "1"
 
 
 def volume_name(namespace: str, claim: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 from hack.cluster.progress import ClusterError
@@ -29,10 +28,12 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("build", parents=[names], help="build what changed")
     commands.add_parser("load", parents=[names], help="build, then import into the embedded cluster what it lacks")
     commands.add_parser("check", parents=[names], help="build, then prove users, missing compilers, BLAS; print sizes")
-    archive = commands.add_parser("archive", parents=[common], help="build, then write an OCI archive")
+    archive = commands.add_parser(
+        "archive", parents=[common], help="build, then write an OCI archive and bills of materials"
+    )
     archive.add_argument("file", type=Path, metavar="FILE", help="archive to write (for kind, k3d, ctr, podman)")
     archive.add_argument("names", nargs="*", metavar="NAME", help="images (default: all that a cluster runs)")
-    bill = commands.add_parser("sbom", parents=[common], help="build, then write the images' bills of materials")
+    bill = commands.add_parser("sbom", parents=[common], help="build, then copy the images' bills of materials")
     bill.add_argument("folder", type=Path, metavar="FOLDER", help="where to write NAME.cdx.json (CycloneDX 1.6)")
     bill.add_argument("names", nargs="*", metavar="NAME", help="images (default: all that a cluster runs)")
     push = commands.add_parser("push", parents=[common], help="build, then push to a registry")
@@ -74,8 +75,9 @@ def run(arguments: argparse.Namespace) -> None:
             deliver.load(workspace, images, tag, target, Paths.from_env(os.environ))
         elif arguments.command == "archive":
             deliver.archive(workspace, images, tag, target, arguments.file)
+            sbom.copy(workspace, images, tag, target, f"{arguments.file}.")
         elif arguments.command == "sbom":
-            sbom.write(workspace, images, tag, target, arguments.folder, datetime.now(UTC))
+            sbom.copy(workspace, images, tag, target, f"{arguments.folder}/")
         elif arguments.command == "push":
             deliver.push(workspace, images, tag, target, arguments.registry, plain_http=arguments.plain_http)
         elif arguments.command == "check":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hack.cluster.debian import ensure_packages
 from hack.cluster.progress import Progress
-from hack.images import catalog, pipconf, tools
+from hack.images import catalog, pipconf, sbom, tools
 from hack.images.buildah import Buildah, build_command, environment
 from hack.images.catalog import Image, Target
 from hack.images.stamp import Stamp, file_digest, image_digest, read_stamp, tree_digest, write_stamp
@@ -20,7 +20,7 @@ from hack.images.workspace import REPO, Workspace, fill_context, locked
 
 def source_labels(image: Image) -> dict[str, str]:
     """Return the OCI labels that depend on the checkout: version, revision (the last commit of all inputs), source."""
-    if not image.delivered:
+    if not (image.delivered or image.optional):
         return {}
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     paths = [path for part in catalog.build_order([image]) for path in (part.containerfile, *part.inputs)]
@@ -73,12 +73,14 @@ class Builder:
                 built += self._bring_up_to_date(image, f"[{number}/{len(order)}] {image.name}", progress, descriptor)
             if built:
                 self._buildah.drop_unnamed()
+            sbom.keep(self._workspace, self._buildah, wanted, self._tag, self._target)
+            if built:
                 self._buildah.clean_leftovers()
         progress.line(f"images: {built} built, {len(order) - built} unchanged")
         return wanted
 
     def _bring_up_to_date(self, image: Image, title: str, progress: Progress, descriptor: int) -> bool:
-        made = tools.minio_binary() if image.made == "minio" else None
+        made = tools.binary(image.made) if image.made in tools.BINARIES else None
         digest = self._digest(image, made)
         self._digests[image.name] = digest
         references = catalog.references(image, self._tag, self._target)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from hack.images.steps import ImageError
@@ -88,10 +89,18 @@ class Buildah:
 
     def image_ids(self) -> dict[str, str]:
         """Return the id of each named image in the storage."""
+        return {name: image_id for name, (image_id, _) in self.images().items()}
+
+    def images(self) -> dict[str, tuple[str, datetime]]:
+        """Return id and time of creation of each named image in the storage."""
         if not self.workspace.storage.exists():
             return {}
         listed = json.loads(self.run("images", "--json", "--no-trunc") or "null") or []
-        return {name: image["id"] for image in listed for name in image.get("names") or []}
+        return {
+            name: (image["id"], datetime.fromisoformat(image["createdatraw"]))
+            for image in listed
+            for name in image.get("names") or []
+        }
 
     def clean_leftovers(self) -> None:
         """Remove the working containers and mounts that builds leave, killed ones above all.

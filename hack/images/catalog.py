@@ -20,9 +20,10 @@ class Image:
         name: last part of the image's name and the folder of its Containerfile.
         parents: build argument and image name of each image it starts from; built before it.
         inputs: files and folders of the repository that its build context holds.
-        made: file of the build context that a tool makes (`rootfs.tar`, `minio`), if any.
+        made: file of the build context that a tool makes (`rootfs.tar`, `minio`, `kueue`), if any.
         aliases: further names of the very same image.
-        delivered: whether a cluster runs it; the others are only built upon.
+        delivered: whether every cluster runs it.
+        optional: whether a cluster runs it where it is asked for by name. The others are only built upon.
         gpu: whether `--target gpu` makes another image of it.
     """
 
@@ -32,6 +33,7 @@ class Image:
     made: str | None = None
     aliases: tuple[str, ...] = ()
     delivered: bool = False
+    optional: bool = False
     gpu: bool = False
 
     @property
@@ -67,7 +69,14 @@ IMAGES: tuple[Image, ...] = (
         gpu=True,
     ),
     Image("minio", parents=(("BASE_IMAGE", "base"),), made="minio", delivered=True),
+    # For the tests of queues alone, which ask for it by name: a cluster of a user has a Kueue of its own.
+    Image("kueue", made="kueue", optional=True),
+    Image("collector", parents=(("BASE_IMAGE", "base"),), made="otelcol", optional=True),
+    Image("prometheus", parents=(("BASE_IMAGE", "base"),), optional=True),
+    Image("jaeger", parents=(("BASE_IMAGE", "base"),), made="jaeger", optional=True),
 )
+TELEMETRY = ("collector", "prometheus", "jaeger")
+"""What `make demo TELEMETRY=1` adds."""
 _BY_NAME = {name: image for image in IMAGES for name in (image.name, *image.aliases)}
 
 

@@ -22,6 +22,8 @@ IMPORTS = {
         "opentelemetry.sdk",
         "umim",
         "umim_operator",
+        "umim.console.app",
+        "umim.console.watching",
     ),
     "trainer": (
         *("timm", "torchvision", "safetensors", "pydicom", "nibabel", "minio", "redis", "pydantic"),

@@ -57,5 +57,6 @@ def print_list(workspace: Workspace, tag: str, target: Target) -> None:
         stamp = read_stamp(workspace.stamp(names[0]))
         upon = ", ".join(parent for _, parent in image.parents) or "-"
         took = f"{stamp.seconds} s" if stamp else "not built"
-        rows.append([" = ".join(names), upon, "yes" if image.delivered else "no", took])
+        runs = "yes" if image.delivered else "by name" if image.optional else "no"
+        rows.append([" = ".join(names), upon, runs, took])
     print(table(rows))

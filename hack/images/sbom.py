@@ -1,30 +1,34 @@
 """Bills of materials: which Debian packages, Python packages and Go modules an image holds, as CycloneDX 1.6 JSON.
 
 Read from the image's own files, so that it says what is there and not what was asked for: dpkg's status, the METADATA
-of every dist-info folder, and what `go version -m` prints of the MinIO binary. Format:
-https://cyclonedx.org/docs/1.6/json/, names of packages: https://github.com/package-url/purl-spec.
+of every dist-info folder, and what `go version -m` prints of the programs of an image without Debian, such as MinIO's.
+Format: https://cyclonedx.org/docs/1.6/json/, names of packages: https://github.com/package-url/purl-spec.
+
+A build writes the bill of each image that it delivers; equal images give equal bills, byte for byte.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
+import shutil
 import subprocess
+import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.parser import HeaderParser
 from pathlib import Path
 from urllib.parse import quote
 
+from hack.cluster import golang
 from hack.cluster.progress import Progress
 from hack.images import catalog
 from hack.images.buildah import Buildah
 from hack.images.catalog import Image, Target
 from hack.images.steps import ImageError
-from hack.images.workspace import Workspace, locked
+from hack.images.workspace import Workspace
 
 DPKG_STATUS = "var/lib/dpkg/status"
 PYTHON_FOLDERS = (
@@ -32,7 +36,9 @@ PYTHON_FOLDERS = (
     "usr/lib/python3/dist-packages",
     "usr/lib/python3.*/dist-packages",
 )
-GO_BINARY = "usr/bin/minio"
+GO_PROGRAMS = ("usr/bin", "manager")
+"""Where programs of Go lie: in a folder, or, Kueue's, at the root."""
+IMAGE_ID = "umim:image-id"
 
 
 @dataclass(frozen=True, order=True)
@@ -118,7 +124,7 @@ def document(reference: str, image_id: str, components: Iterable[Component], cre
                 "bom-ref": reference,
                 "name": name,
                 "version": tag,
-                "properties": [{"name": "umim:image-id", "value": image_id}],
+                "properties": [{"name": IMAGE_ID, "value": image_id}],
             },
         },
         "components": [_entry(component) for component in unique],
@@ -136,56 +142,74 @@ def _entry(component: Component) -> dict[str, object]:
     return entry | ({"licenses": [{"license": {"name": component.license}}]} if component.license else {})
 
 
-def installed(root: Path) -> Iterator[Component]:
-    """Yield what lies below the root folder of an image.
+def installed(root: Path, go: Callable[[], Path]) -> Iterator[Component]:
+    """Yield what lies below the root folder of an image. `go` finds the `go` program, where one is needed.
 
     Raises:
-        ImageError: `go` is missing or cannot read the MinIO binary.
+        ImageError: `go` cannot read the image's programs.
     """
     status = root / DPKG_STATUS
     if status.is_file():
         yield from debian_components(status.read_text())
+    elif programs := [root / name for name in GO_PROGRAMS if (root / name).exists()]:
+        yield from go_components(_go_version(go(), programs))
     for pattern in PYTHON_FOLDERS:
         for path in sorted(root.glob(f"{pattern}/*.dist-info/METADATA")):
             yield python_component(path.read_text(errors="replace"))
-    binary = root / GO_BINARY
-    if binary.is_file():
-        yield from go_components(_go_version(binary))
 
 
-def _go_version(binary: Path) -> str:
-    try:
-        done = subprocess.run(["go", "version", "-m", str(binary)], capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise ImageError("`go` is not installed: the modules of the MinIO binary cannot be listed") from error
+def _go_version(go: Path, programs: Sequence[Path]) -> str:
+    command = [str(go), "version", "-m", *map(str, programs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ImageError(f"`go version -m {binary}` failed: {done.stderr.strip()}")
+        raise ImageError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
     return done.stdout
 
 
-def write(workspace: Workspace, images: list[Image], tag: str, target: Target, folder: Path, now: datetime) -> None:
-    """Write the bill of each image to `folder`/<name>.cdx.json.
+def is_of(path: Path, image_id: str) -> bool:
+    """Return whether the file is the bill of this very image."""
+    try:
+        component = json.loads(path.read_text())["metadata"]["component"]
+        return {"name": IMAGE_ID, "value": image_id} in component["properties"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def keep(workspace: Workspace, buildah: Buildah, images: list[Image], tag: str, target: Target) -> None:
+    """Write the bills of images that have none yet, where the workspace keeps them. Call it with the lock held.
 
     Raises:
         ImageError: an image is not built, or holds nothing that is known.
     """
     progress = Progress()
-    buildah = Buildah(workspace, dict(os.environ))
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(workspace):
-        ids = buildah.image_ids()
-        for image in images:
-            reference = catalog.reference(image.name, tag, target)
-            if reference not in ids:
-                raise ImageError(f"{reference} is not built: run `python3 -m hack.images build`")
-            container = buildah.run("from", "--pull=never", reference).strip()
-            try:
-                found = list(installed(Path(buildah.run("mount", container).strip())))
-            finally:
-                buildah.run("rm", container)
-            if not found:
-                raise ImageError(f"{reference} holds no package that is known: its bill would be empty")
-            path = folder / f"{image.name}.cdx.json"
-            path.write_text(json.dumps(document(reference, ids[reference], found, now), indent=2) + "\n")
-            progress.line(f"images: {path}, {len(found)} packages")
-        buildah.clean_leftovers()
+    stored = buildah.images()
+    for image in images:
+        reference = catalog.reference(image.name, tag, target)
+        if reference not in stored:
+            raise ImageError(f"{reference} is not built: run `python3 -m hack.images build {image.name}`")
+        image_id, created = stored[reference]
+        path = workspace.bill(reference)
+        if is_of(path, image_id):
+            continue
+        container = buildah.run("from", "--pull=never", reference).strip()
+        try:
+            root = Path(buildah.run("mount", container).strip())
+            found = list(installed(root, lambda: golang.ensure_go(workspace.cache, progress)))
+        finally:
+            buildah.run("rm", container)
+        if not found:
+            raise ImageError(f"{reference} holds no package that is known: its bill would be empty")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = path.with_suffix(".new")
+        written.write_text(json.dumps(document(reference, image_id, found, created), indent=2) + "\n")
+        written.replace(path)
+        progress.line(f"images: bill of {reference}, {len(found)} packages")
+
+
+def copy(workspace: Workspace, images: list[Image], tag: str, target: Target, stem: str) -> None:
+    """Copy the bill of each image, built before, to `stem`NAME.cdx.json; the folder is made if need be."""
+    for image in images:
+        path = Path(f"{stem}{image.name}.cdx.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(workspace.bill(catalog.reference(image.name, tag, target)), path)
+        print(f"images: {path}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What the builds need from elsewhere: Debian packages, Debian's root file system, the MinIO binary."""
+"""What the builds need from elsewhere: Debian packages, Debian's root file system, programs built from source."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from hack.images.steps import ImageError, run_logged
 from hack.images.workspace import REPO, Workspace
 
+BINARIES = ("minio", "kueue", "otelcol", "jaeger")
+"""Programs that `hack.cluster` builds from their Go modules and an image holds."""
 PACKAGES = ("buildah", "mmdebstrap")
 # minbase, without manuals and translations; licence texts stay.
 ROOTFS_COMMAND = (
@@ -38,15 +40,15 @@ def make_rootfs(workspace: Workspace, descriptor: int) -> Path:
     return path
 
 
-def minio_binary() -> Path:
-    """Return the path of the MinIO binary, built by `hack.cluster` if need be (its progress goes to stderr).
+def binary(tool: str) -> Path:
+    """Return the path of one of BINARIES, built by `hack.cluster` if need be (its progress goes to stderr).
 
     Raises:
         ImageError: it could not be built.
     """
-    command = [sys.executable, "-m", "hack.cluster", "tool", "minio"]
+    command = [sys.executable, "-m", "hack.cluster", "tool", tool]
     done = subprocess.run(command, cwd=REPO, stdout=subprocess.PIPE, text=True, check=False)
     path = Path(done.stdout.strip())
     if done.returncode != 0 or not path.is_file():
-        raise ImageError("`python3 -m hack.cluster tool minio` gave no MinIO binary; its message is above")
+        raise ImageError(f"`python3 -m hack.cluster tool {tool}` gave no program; its message is above")
     return path

@@ -50,11 +50,19 @@ class Workspace:
 
     def stamp(self, reference: str) -> Path:
         """Stamp file of the image `reference`."""
-        return self.home / "stamps" / (reference.replace("/", "_").replace(":", "_") + ".json")
+        return self.home / "stamps" / f"{_file_name(reference)}.json"
+
+    def bill(self, reference: str) -> Path:
+        """Bill of materials of the image `reference`."""
+        return self.home / "bills" / f"{_file_name(reference)}.cdx.json"
 
     def context(self, name: str) -> Path:
         """Build context folder of the image `name`."""
         return self.home / "context" / name
+
+
+def _file_name(reference: str) -> str:
+    return reference.replace("/", "_").replace(":", "_")
 
 
 def default_workspace(environ: dict[str, str]) -> Workspace:

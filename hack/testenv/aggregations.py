@@ -17,9 +17,9 @@ from hack.testenv.platform import BUCKET, FEDERATION, OPERATOR, SYSTEM, Platform
 from hack.testenv.waiting import wait_until
 from umim import contract
 from umim.api.artifacts import JobResult, UpdateManifest
-from umim.api.base import ModelReference, ResourceRequirements
+from umim.api.base import ModelReference
 from umim.api.jobs import AggregateJobConfig, UpdateReference
-from umim.api.round import AggregationSpec, DistillationSpec, FederationRoundSpec, FederationRoundStatus
+from umim.api.round import AggregationSpec, FederationRoundSpec, FederationRoundStatus
 from umim.artifacts.manifests import manifest_bytes, read_job_result
 from umim.artifacts.minio import http_pool, s3_client
 from umim.artifacts.models import publish_model, publish_update
@@ -116,17 +116,17 @@ class Aggregation:
         return self.platform.api.log(FEDERATION, pod["metadata"]["name"])
 
     def _view(self, memory: str) -> RoundView:
-        resources = ResourceRequirements(
-            requests={"cpu": CPU["requests"], "memory": memory}, limits={"cpu": CPU["limits"], "memory": memory}
-        )
+        resources = {
+            "requests": {"cpu": CPU["requests"], "memory": memory},
+            "limits": {"cpu": CPU["limits"], "memory": memory},
+        }
         spec = FederationRoundSpec.model_validate(
             {
                 "model": {"architecture": self.config.architecture, "parent": {"globalModel": NAME}},
                 "participants": {"hospitals": [{"namespace": "any", "name": "any"}], "quorum": 1},
+                "aggregation": {"resources": resources},
             }
         )
-        # The server's resources stand with the distillation, which the Job's configuration does not ask for.
-        spec = spec.model_copy(update={"distillation": DistillationSpec(resources=resources)})
         return RoundView(FEDERATION, NAME, self.uid, 1, FederationRoundStatus(), spec)
 
 
@@ -134,13 +134,13 @@ def job_defaults(platform: Platform) -> JobDefaults:
     """Return what the running operator gives every Job: its images, where the store is, without live progress."""
     (container,) = platform.api.get("Deployment", SYSTEM, OPERATOR)["spec"]["template"]["spec"]["containers"]
     env = {item["name"]: item["value"] for item in container["env"] if "value" in item}
-    store = (contract.ENV_S3_ENDPOINT, contract.ENV_S3_BUCKET, contract.ENV_S3_REGION)
+    store = (contract.ENV_S3_ENDPOINT, contract.ENV_S3_BUCKET, contract.ENV_S3_REGION, contract.ENV_S3_CA)
     return JobDefaults(
         trainer_image=env[ENV_TRAINER_IMAGE],
         aggregator_image=env[ENV_AGGREGATOR_IMAGE],
         pull_policy=env[ENV_PULL_POLICY],
         server_service_account=env.get(ENV_SERVER_SERVICE_ACCOUNT, "umim-server"),
-        environment={name: env[name] for name in store},
+        environment={name: env[name] for name in store if name in env},
     )
 
 
@@ -193,7 +193,8 @@ def _site(number: int) -> str:
 def _commit(platform: Platform, config: AggregateJobConfig, paths: Sequence[Path]) -> Iterator[UpdateReference]:
     """Commit each site's update, in the order of the sites."""
     store, uid = platform.store(), config.round_uid
-    client = s3_client(platform.store_settings(), platform.store_settings().credentials, http_pool())
+    settings = platform.store_settings()
+    client = s3_client(settings, settings.credentials, http_pool(settings))
     sent: list[UpdateManifest] = []
     for number, reference in enumerate(config.updates):
         site = reference.site

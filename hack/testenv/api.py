@@ -15,7 +15,9 @@ FIELD_MANAGER = "umim-tests"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 
-_CLUSTER_SCOPED = frozenset({"Namespace", "PersistentVolume", "CustomResourceDefinition", "Node"})
+_CLUSTER_SCOPED = frozenset(
+    {"Namespace", "PersistentVolume", "CustomResourceDefinition", "Node", "ResourceFlavor", "ClusterQueue"}
+)
 _PATHS = {
     "Namespace": ("/api/v1", "namespaces"),
     "Node": ("/api/v1", "nodes"),
@@ -25,6 +27,7 @@ _PATHS = {
     "ConfigMap": ("/api/v1", "configmaps"),
     "Secret": ("/api/v1", "secrets"),
     "Event": ("/api/v1", "events"),
+    "ServiceAccount": ("/api/v1", "serviceaccounts"),
     "Service": ("/api/v1", "services"),
     "ResourceQuota": ("/api/v1", "resourcequotas"),
     "Job": ("/apis/batch/v1", "jobs"),
@@ -34,6 +37,10 @@ _PATHS = {
     "FederationRound": ("/apis/umim.dev/v1alpha1", "federationrounds"),
     "Federation": ("/apis/umim.dev/v1alpha1", "federations"),
     "GlobalModel": ("/apis/umim.dev/v1alpha1", "globalmodels"),
+    "ResourceFlavor": ("/apis/kueue.x-k8s.io/v1beta2", "resourceflavors"),
+    "ClusterQueue": ("/apis/kueue.x-k8s.io/v1beta2", "clusterqueues"),
+    "LocalQueue": ("/apis/kueue.x-k8s.io/v1beta2", "localqueues"),
+    "Workload": ("/apis/kueue.x-k8s.io/v1beta2", "workloads"),
 }
 
 
@@ -102,6 +109,12 @@ class Api:
             if error.code != 404:
                 raise
 
+    def evict(self, namespace: str, pod: str) -> None:
+        """Evict a Pod, as a drain of its node does."""
+        meta = {"name": pod, "namespace": namespace}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
+        self._request("POST", _path("Pod", namespace, pod) + "/eviction", [], body)
+
     def log(self, namespace: str, pod: str, lines: int = 30) -> str:
         """Return the end of a Pod's log, or why there is none. For failure messages."""
         try:
@@ -137,7 +150,9 @@ class Api:
         accept: str = "application/json",
     ) -> bytes:
         headers = {"Accept": accept, "Content-Type": content_type}
-        request = self._api.param_serialize(method, path, query_params=query, header_params=headers)
+        request = self._api.param_serialize(
+            method, path, query_params=query, header_params=headers, auth_settings=["BearerToken"]
+        )
         response = self._api.call_api(*request[:3], body, _request_timeout=(5, 30))
         data: bytes = response.read()  # type: ignore[no-untyped-call]
         if not 200 <= response.status <= 299:

@@ -25,15 +25,33 @@ class Helm:
     charts: Path
 
     def install(
-        self, release: str, chart: str, namespace: str, values: Values, *, keep_values: bool = False, wait: bool = False
+        self,
+        release: str,
+        chart: str,
+        namespace: str,
+        values: Values,
+        *,
+        keep_values: bool = False,
+        wait: bool = False,
+        hooks: bool = True,
     ) -> None:
         """Install or upgrade a release; with keep_values, on top of the values that it has."""
         arguments = ["upgrade", "--install", release, str(self.charts / chart), "-n", namespace, "-f", "-"]
         if keep_values:
             arguments.append("--reset-then-reuse-values")
+        if not hooks:
+            arguments.append("--no-hooks")
         if wait:
             arguments += ["--wait", "--timeout", f"{TIMEOUT_SECONDS}s"]
         self._run(*arguments, stdin=json.dumps(values))
+
+    def uninstall(self, release: str, namespace: str) -> None:
+        """Remove a release and wait until what it made is gone; no error where there is none."""
+        self._run("uninstall", release, "-n", namespace, "--ignore-not-found", "--wait", "--timeout", "120s")
+
+    def test(self, release: str, namespace: str) -> str:
+        """Run `helm test` and return what it prints, with the logs of its Pods. Raises HelmError where a test fails."""
+        return self._run("test", release, "-n", namespace, "--logs", "--timeout", "240s")
 
     def values(self, release: str, namespace: str) -> Values | None:
         """Return the values that the user gave to a release, or None where there is no release."""

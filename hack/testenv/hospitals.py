@@ -96,8 +96,9 @@ class Hospitals:
         hospital: dict[str, Any] | None = None,
         quota: dict[str, str] | None = None,
         admission: dict[str, Any] | None = None,
+        chart: str = "umim-hospital",
     ) -> None:
-        """Install or upgrade the hospital's release: it takes part, on these terms."""
+        """Install or upgrade the hospital's release: it takes part. chart: another version's."""
         terms = {"name": NAME, "federations": [FEDERATION], "data": {"format": "npz", "path": "images.npz"}}
         volume = {"storageClassName": "", "size": "1Gi"}
         values = {
@@ -106,7 +107,7 @@ class Hospitals:
             "quota": {"hard": {"requests.nvidia.com/gpu": "4", **(quota or {})}},
             "admissionPolicy": admission or {},
         }
-        self._platform.helm.install(RELEASE, "umim-hospital", site.namespace, values)
+        self._platform.helm.install(RELEASE, chart, site.namespace, values)
 
     def open_gate(self, site: Site) -> None:
         """Make the data volume that was missing."""

@@ -21,22 +21,29 @@ from pydantic import SecretStr
 from hack.cluster import gotools
 from hack.cluster.progress import Progress
 from hack.cluster.settings import Paths
+from hack.testenv import lanes
 from hack.testenv.api import Api, Object
 from hack.testenv.helm import Helm
 from hack.testenv.waiting import wait_until
 from umim.artifacts.minio import MinioStore
-from umim.settings import S3Credentials, StoreSettings
+from umim.progress import connect
+from umim.settings import RedisSettings, S3Credentials, StoreSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "umim-system"
 RELEASE = "umim"
-PREFIX = os.environ.get("UMIM_TEST_PREFIX", "t")
-"""Of all namespaces of the tests: with another one, a second run can work beside the first."""
+PREFIX = lanes.prefix(os.environ)
+"""Of all namespaces of the tests in this process."""
 FEDERATION = f"{PREFIX}-federation"
+FEDERATIONS = {f"{prefix}-federation": prefix for prefix in lanes.prefixes(os.environ)}
+"""Those of all lanes with their prefixes: the release is installed once for all of them."""
 OPERATOR = "umim-operator"
+CONSOLE = "umim-console"
+MINIO = "umim-minio"
 REDIS = "umim-redis"
 BUCKET = "umim"
-TEST_LABEL = {"umim.dev/test": PREFIX}
+LABEL = "umim.dev/test"
+TEST_LABEL = {LABEL: PREFIX}
 """On every namespace and volume of the tests, so that what an interrupted run left is found."""
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
@@ -61,9 +68,21 @@ class Platform:
         command = [str(self.kubectl), "--kubeconfig", str(self.kubeconfig), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
-    def namespace(self, name: str) -> None:
-        """Make a namespace of the tests, under the restricted Pod Security Standard."""
-        labels = {**TEST_LABEL, **RESTRICTED}
+    def run_umim(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line tool on the cluster."""
+        return subprocess.run(
+            [sys.executable, "-c", "from umim.cli.main import app; app()", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+        )
+
+    def namespace(self, name: str, prefix: str = PREFIX) -> None:
+        """Make a namespace of the tests, under the restricted Pod Security Standard. prefix: its lane's."""
+        labels = {LABEL: prefix, **RESTRICTED}
         self.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
     def store(self, credentials: S3Credentials | None = None) -> MinioStore:
@@ -78,15 +97,33 @@ class Platform:
         if credentials is None:
             keys = self.secret(SYSTEM, "umim-object-store")
             credentials = S3Credentials(access_key=keys["accessKey"], secret_key=SecretStr(keys["secretKey"]))
-        endpoint = f"http://{self._address('umim-minio')}:9000"
-        return StoreSettings(endpoint=endpoint, bucket=BUCKET, credentials=credentials)
-
-    def redis(self) -> redis.Redis:
-        """Return Redis, reached from the host, with the operator's rights."""
-        secret = self.secret(SYSTEM, REDIS)
-        return redis.Redis(
-            host=self._address(REDIS), port=6379, password=secret["password"], decode_responses=True, socket_timeout=10
+        return StoreSettings(
+            endpoint=f"https://{self.address(MINIO)}:9000",
+            bucket=BUCKET,
+            credentials=credentials,
+            ca=self.authority(MINIO),
+            server_name=f"{MINIO}.{SYSTEM}.svc",
         )
+
+    def redis_settings(self) -> RedisSettings:
+        """Return how Redis is reached from the host, with the operator's rights."""
+        return RedisSettings(
+            url=f"rediss://{self.address(REDIS)}:6379/0",
+            password=SecretStr(self.secret(SYSTEM, REDIS)["password"]),
+            ca=self.authority(REDIS),
+            server_name=f"{REDIS}.{SYSTEM}.svc",
+        )
+
+    def redis(self, username: str | None = None, password: str | None = None) -> redis.Redis:
+        """Return Redis, reached from the host; by default with the operator's rights."""
+        settings = self.redis_settings()
+        if password is not None:
+            settings = settings.model_copy(update={"username": username, "password": SecretStr(password)})
+        return connect(settings, decode_responses=True, socket_timeout=10)
+
+    def authority(self, server: str) -> str:
+        """Return the CA of MinIO or Redis."""
+        return self.secret(SYSTEM, f"{server}-tls")["ca.crt"]
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """Return the values of a Secret."""
@@ -100,10 +137,14 @@ class Platform:
 
     def restart_operator(self) -> None:
         """Make the operator run the image that is loaded now, and wait for it."""
+        self.restart(OPERATOR)
+        self.wait_ready(OPERATOR)
+
+    def restart(self, deployment: str) -> None:
+        """Make a Deployment of the platform run the image that is loaded now."""
         stamp = {"umim.dev/restarted": datetime.now(UTC).isoformat()}
         patch = {"spec": {"replicas": 1, "template": {"metadata": {"annotations": stamp}}}}
-        self.api.patch("Deployment", SYSTEM, OPERATOR, patch)
-        self.wait_ready(OPERATOR)
+        self.api.patch("Deployment", SYSTEM, deployment, patch)
 
     def kill_operator(self) -> None:
         """Kill the operator without a grace period; Kubernetes starts it again."""
@@ -129,26 +170,46 @@ class Platform:
         counts = [status.get(key, 0) for key in ("replicas", "updatedReplicas", "readyReplicas")]
         return counts == [wanted] * 3 and len(self.api.select("Pod", SYSTEM, labels)) == wanted
 
-    def _address(self, service: str) -> str:
+    def address(self, service: str) -> str:
+        """Return the address of a Service of the platform, reachable from here."""
         # kube-proxy of the embedded cluster runs on the host, so that a ClusterIP is reachable from here.
         address: str = self.api.get("Service", SYSTEM, service)["spec"]["clusterIP"]
         return address
 
 
 def bring_up() -> Platform:
-    """Start what does not run, install what is not installed, and return the platform."""
-    paths = Paths.from_env(os.environ)
+    """Start what does not run, install what is not installed, and return the platform.
+
+    The first lane that comes does it for all lanes of the run: an upgrade would disturb the tests of the others.
+    """
+    paths, run = Paths.from_env(os.environ), lanes.run(os.environ)
+    last = paths.cache / "testenv-run"
+    with gotools.locked(paths.cache / "testenv.lock", Progress(), "brings the platform up"):
+        if run is not None and last.exists() and last.read_text() == run:
+            return _platform(paths)
+        platform = _bring_up(paths)
+        if run is not None:
+            last.write_text(run)
+        return platform
+
+
+def _bring_up(paths: Paths) -> Platform:
     _step("hack.cluster", "up")
-    _step("hack.images", "load")
-    tools = gotools.ensure(["helm", "kubectl"], paths.cache, Progress())
-    helm = Helm(tools["helm"], paths.kubeconfig, ROOT / "charts")
-    platform = Platform(Api(paths.kubeconfig), helm, tools["kubectl"], paths.kubeconfig)
+    load_images()
+    platform = _platform(paths)
     if platform.api.find("Namespace", "", SYSTEM) is None:
         labels = {"name": SYSTEM, "labels": RESTRICTED}
         platform.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": labels})
-    platform.namespace(FEDERATION)
+    for name, prefix in FEDERATIONS.items():
+        platform.namespace(name, prefix)
     install_umim(platform)
     return platform
+
+
+def _platform(paths: Paths) -> Platform:
+    tools = gotools.ensure(["helm", "kubectl"], paths.cache, Progress())
+    helm = Helm(tools["helm"], paths.kubeconfig, ROOT / "charts")
+    return Platform(Api(paths.kubeconfig), helm, tools["kubectl"], paths.kubeconfig)
 
 
 def install_umim(platform: Platform) -> None:
@@ -157,9 +218,16 @@ def install_umim(platform: Platform) -> None:
     values = dict(FRESH_VALUES) if present is None else {}
     others: Sequence[str] = ((present or {}).get("federations") or {}).get("namespaces") or []
     known = [name for name in others if platform.api.find("Namespace", "", name) is not None]
-    values["federations"] = {"namespaces": sorted({*known, FEDERATION})}
+    values["federations"] = {"namespaces": sorted({*known, *FEDERATIONS})}
+    values["console"] = {"enabled": True}
     platform.helm.install(RELEASE, "umim", SYSTEM, values, keep_values=present is not None, wait=True)
     platform.restart_operator()
+    platform.restart(CONSOLE)
+
+
+def load_images(*names: str) -> None:
+    """Build and load images; without names those that every cluster runs."""
+    _step("hack.images", "load", *names)
 
 
 def describe_pod(api: Api, pod: Object) -> str:

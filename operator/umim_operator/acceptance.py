@@ -70,7 +70,7 @@ def references(spec: FederationRoundSpec, observed: Observed, namespace: str) ->
 
 
 def _resources_rejection(spec: FederationRoundSpec) -> Rejection | None:
-    asked = {"resources": spec.resources}
+    asked = {"resources": spec.resources, "aggregation.resources": spec.aggregation.resources}
     if spec.pretraining is not None:
         asked["pretraining.resources"] = spec.pretraining.resources
     if spec.distillation is not None:

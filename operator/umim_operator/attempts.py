@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from umim.api.base import shortened
 from umim.api.round import FederationRoundStatus, JobStatus, SiteStatus
+from umim.contract import Role
 from umim.errors import PERMANENT_EXIT_CODES, PolicyError, PrivacyBudgetError
 from umim_operator.conditions import Reason
 from umim_operator.state import JobView, RetryPolicy
@@ -24,6 +25,18 @@ PERMANENT_REASONS: Mapping[int | None, Reason] = {
     PrivacyBudgetError.exit_code: Reason.PRIVACY_BUDGET_EXCEEDED,
 }
 """Reasons of the permanent errors that have one of their own, by the Job's exit code."""
+
+STARTED = frozenset({"Queued", "Running"})
+"""Phases of an attempt whose Job exists and has not ended."""
+
+OUT_OF_MEMORY = "OOMKilled"
+"""Reason of Kubernetes for a container that the kernel killed for its memory."""
+MORE_MEMORY: Mapping[Role, str] = {
+    "site": "Raise spec.resources.limits.memory, or lower spec.training.batchSize",
+    "init": "Raise spec.pretraining.resources.limits.memory",
+    "aggregate": "Raise limits.memory of spec.aggregation.resources, or of spec.distillation.resources if that is set",
+}
+"""What helps a Job that ran out of memory, by role."""
 
 S = TypeVar("S", JobStatus, SiteStatus)
 
@@ -40,16 +53,16 @@ def adopt(current: S, job: JobView | None) -> S:
 def advance(current: S, job: JobView | None, policy: RetryPolicy, now: datetime) -> S:
     """Return the next status of an attempt whose result is not committed.
 
-    ``job`` is the Job of the newest attempt. Phases in and out: Pending (launch when possible), Running, Backoff,
-    Failed. Other phases are returned unchanged. A Job that was to be stopped and still runs is taken back: there is
-    never a second one beside it.
+    ``job`` is the Job of the newest attempt. Phases in and out: Pending (launch when possible), Queued, Running,
+    Backoff, Failed. Other phases are returned unchanged. A Job that was to be stopped and still runs is taken back:
+    there is never a second one beside it.
     """
     if current.phase == "Pending" and job is not None and job.outcome == "active" and job.attempt == current.attempt:
-        return _running(current.model_copy(update={"phase": "Running"}), job)
+        return _running(current, job)
     if current.phase == "Backoff":
         due = current.retry_time is None or now >= current.retry_time
         return current.model_copy(update={"phase": "Pending", "retry_time": None}) if due else current
-    if current.phase != "Running":
+    if current.phase not in STARTED:
         return current
     if job is None or job.attempt < current.attempt:
         return _failed(current, Reason.JOB_DISAPPEARED, "The Job was deleted before it delivered.", policy, now)
@@ -60,7 +73,20 @@ def advance(current: S, job: JobView | None, policy: RetryPolicy, now: datetime)
     message = job.message or job.reason or "The Job failed without a message."
     if job.exit_code in PERMANENT_EXIT_CODES:
         return _ended(current, PERMANENT_REASONS.get(job.exit_code, Reason.PERMANENT_ERROR), message)
+    if job.reason == OUT_OF_MEMORY:
+        message = f"The container was killed for its memory ({OUT_OF_MEMORY}). {MORE_MEMORY[job.role]}."
+        return _failed(current, Reason.OUT_OF_MEMORY, message, policy, now)
     return _failed(current, Reason.JOB_FAILED, message, policy, now)
+
+
+def lacks_secret(current: JobStatus | SiteStatus, job: JobView) -> bool:
+    """Say whether the Pod of the current attempt cannot start because the Secret with its credentials is gone."""
+    return (
+        current.phase == "Running"
+        and job.outcome == "active"
+        and job.reason == "CreateContainerConfigError"
+        and f'secret "{job.name}" not found' in job.message
+    )
 
 
 def damaged(current: S, message: str, policy: RetryPolicy, now: datetime) -> S:
@@ -68,16 +94,21 @@ def damaged(current: S, message: str, policy: RetryPolicy, now: datetime) -> S:
     return _failed(current, Reason.UPDATE_DAMAGED, message, policy, now)
 
 
-def launched(current: S, name: str) -> S:
-    """Return the status of the next attempt, just launched."""
-    return current.model_copy(
-        update={
-            "attempt": current.attempt + 1,
-            "job": name,
-            "phase": "Running",
-            "reason": str(Reason.LAUNCHED),
-            "retry_time": None,
-        }
+def launched(current: S, name: str, queue: str | None = None) -> S:
+    """Return the status of the next attempt, just launched. queue: the LocalQueue that is to admit its Job."""
+    update: dict[str, object] = {"attempt": current.attempt + 1, "job": name, "retry_time": None}
+    if queue is None:
+        update |= {"phase": "Running", "reason": str(Reason.LAUNCHED)}
+    else:
+        update |= {"phase": "Queued", "reason": str(Reason.WAITING_FOR_QUOTA), "message": waiting_text(queue)}
+    return current.model_copy(update=update)
+
+
+def waiting_text(queue: str) -> str:
+    """Return what a Job waits for of which its queue says nothing yet."""
+    return (
+        f"The Job waits for Kueue to admit it from LocalQueue {queue}. If that never happens: does Kueue run, and does "
+        "the queue exist?"
     )
 
 
@@ -110,11 +141,14 @@ def without_refused(status: FederationRoundStatus, refused: Mapping[str, str], n
 
 
 def _running(current: S, job: JobView) -> S:
-    if job.message:
-        return current.model_copy(
-            update={"reason": job.reason or str(Reason.JOB_PENDING), "message": shortened(job.message)}
-        )
-    return current.model_copy(update={"reason": str(Reason.JOB_RUNNING), "message": None})
+    if not job.explained and current.phase == ("Queued" if job.suspended else "Running"):
+        return current  # what was said of it last still holds
+    update: dict[str, object] = {"phase": "Running", "reason": str(Reason.JOB_RUNNING), "message": None}
+    if job.suspended:
+        update = {"phase": "Queued", "reason": str(Reason.WAITING_FOR_QUOTA), "message": shortened(job.message)}
+    elif job.message:
+        update |= {"reason": job.reason or str(Reason.JOB_PENDING), "message": shortened(job.message)}
+    return current.model_copy(update=update)
 
 
 def _failed(current: S, reason: Reason, message: str, policy: RetryPolicy, now: datetime) -> S:

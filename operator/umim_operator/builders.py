@@ -60,11 +60,15 @@ def job(view: RoundView, launch: Launch, defaults: JobDefaults, traceparent: str
     """Return the Job of one attempt. It runs one Pod once: the planner counts attempts, not Kubernetes."""
     marks = labels(view, launch)
     annotations = {contract.ANNOTATION_SITE: launch.site} if launch.site else {}
+    # Suspended from the start, not by Kueue's webhook: where Kueue is away the Job waits, it does not jump the queue.
+    queue = {} if launch.queue is None else {contract.LABEL_QUEUE: launch.queue}
+    suspend = {} if launch.queue is None else {"suspend": True}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(launch.reference.namespace, launch.reference.name, marks, annotations),
+        "metadata": _metadata(launch.reference.namespace, launch.reference.name, marks | queue, annotations),
         "spec": {
+            **suspend,
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
@@ -121,7 +125,7 @@ def _container(
     view: RoundView, launch: Launch, defaults: JobDefaults, traceparent: str | None, mounts: list[Manifest]
 ) -> Manifest:
     requests, limits = _resources(view, launch)
-    environment = {contract.ENV_CONFIG: launch.config.model_dump_json(by_alias=True, exclude_none=True)}
+    environment = contract.config_variables(launch.config.model_dump_json(by_alias=True, exclude_none=True))
     environment |= defaults.environment
     environment["OMP_NUM_THREADS"] = str(_threads(requests, limits))
     if traceparent is not None:
@@ -164,8 +168,12 @@ def _resources(view: RoundView, launch: Launch) -> tuple[dict[str, str], dict[st
     spec = view.valid_spec
     if launch.role == "site":
         return site_resources(spec)
-    step = spec.pretraining if launch.role == "init" else spec.distillation
-    asked = ResourceRequirements() if step is None else step.resources
+    if launch.role == "init":
+        asked = ResourceRequirements() if spec.pretraining is None else spec.pretraining.resources
+    else:
+        asked = spec.aggregation.resources
+        if spec.distillation is not None and spec.distillation.resources != ResourceRequirements():
+            asked = spec.distillation.resources
     return with_default_resources(asked.requests, asked.limits)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from umim.api.base import Condition
 
 ConditionType = Literal[
-    "Accepted", "Suspended", "TrainingFinished", "QuorumReached", "Aggregated", "Complete", "Failed"
+    "Accepted", "Suspended", "TrainingFinished", "QuorumReached", "Aggregated", "Complete", "Failed", "Reconciled"
 ]
 
 
@@ -34,6 +34,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     QUORUM_REACHED = "QuorumReached"
     QUORUM_NOT_REACHED = "QuorumNotReached"
+    STORE_NOT_TRUSTED = "StoreNotTrusted"
     WAITING_FOR_UPDATES = "WaitingForUpdates"
     WAITING_FOR_CONSENT = "WaitingForConsent"
     AGGREGATING = "Aggregating"
@@ -41,6 +42,9 @@ class Reason(StrEnum):
     PUBLISHED = "Published"
     NOT_FINISHED = "NotFinished"
     NOT_FAILED = "NotFailed"
+    RECONCILED = "Reconciled"
+    STORE_UNAVAILABLE = "StoreUnavailable"
+    RECONCILE_FAILED = "ReconcileFailed"
     # the campaign
     STAGE_RUNNING = "StageRunning"
     ALL_STAGES_COMPLETE = "AllStagesComplete"
@@ -52,8 +56,11 @@ class Reason(StrEnum):
     LAUNCHED = "Launched"
     LAUNCH_REFUSED = "LaunchRefused"
     JOB_PENDING = "JobPending"
+    POD_NOT_CREATED = "PodNotCreated"
     JOB_RUNNING = "JobRunning"
+    WAITING_FOR_QUOTA = "WaitingForQuota"
     JOB_FAILED = "JobFailed"
+    OUT_OF_MEMORY = "OutOfMemory"
     JOB_DISAPPEARED = "JobDisappeared"
     UPDATE_MISSING = "UpdateMissing"
     UPDATE_DAMAGED = "UpdateDamaged"

@@ -25,7 +25,7 @@ class JobDefaults:
     pull_policy: str
     server_service_account: str
     environment: Mapping[str, str]
-    """Where store, Redis and telemetry are; nothing secret."""
+    """Where store, Redis and telemetry are, and the CAs that vouch for them; nothing secret."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,12 @@ def _public_environment(
         contract.ENV_S3_BUCKET: store.bucket,
         contract.ENV_S3_REGION: store.region,
     }
+    if store.ca is not None:
+        found[contract.ENV_S3_CA] = store.ca
     if redis is not None:
         found[contract.ENV_REDIS_URL] = redis.url
+        if redis.ca is not None:
+            found[contract.ENV_REDIS_CA] = redis.ca
     if telemetry.endpoint is not None:
         found["OTEL_EXPORTER_OTLP_ENDPOINT"] = telemetry.endpoint
     return found

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import minio
 import urllib3
+from minio.credentials.credentials import Credentials
 from minio.credentials.providers import AssumeRoleProvider
 
 from umim import contract
 from umim.api.jobs import AggregateJobConfig, InitJobConfig, JobConfig, SiteJobConfig
 from umim.artifacts import policies
-from umim.artifacts.minio import http_pool
+from umim.artifacts.minio import http_pool, translate
 from umim.errors import AccessDeniedError, StoreError
 from umim.progress import ProgressReader
 from umim.settings import StoreSettings
@@ -51,12 +53,43 @@ def expiring(document: policies.Policy, end: datetime) -> policies.Policy:
     return {**document, "Statement": statements}
 
 
+def assume_role(
+    store: StoreSettings, document: policies.Policy, lifetime: timedelta, pool: urllib3.PoolManager | None = None
+) -> Credentials:
+    """Return temporary credentials of the store that may do what the policy says. ``pool``: connections to go on with.
+
+    Raises AccessDeniedError when STS refuses, StoreError when it does not answer.
+    """
+    provider = AssumeRoleProvider(
+        sts_endpoint=store.endpoint,
+        access_key=store.credentials.access_key,
+        secret_key=store.credentials.secret_key.get_secret_value(),
+        policy=json.dumps(document, separators=(",", ":")),
+        duration_seconds=int(min(lifetime, LONGEST).total_seconds()),
+        region=store.region,
+        http_client=pool or http_pool(store),
+    )
+    try:
+        return provider.retrieve()
+    except ValueError as error:  # the client's way to say that STS refused, or failed
+        raise _not_minted(error) from error
+    except (minio.error.MinioException, urllib3.exceptions.HTTPError) as error:
+        raise translate(error, f"minting credentials at {store.endpoint}") from error
+
+
+def _not_minted(error: ValueError) -> StoreError:
+    """Return what an answer of STS means: only its text has the status. A full disk, for one, is a 500."""
+    text = f"the store mints no credentials: {error}"
+    return StoreError(text) if re.search(r"status code 5\d\d$", str(error)) else AccessDeniedError(text)
+
+
 class Mint:
     """Makes the credentials of Jobs: S3 by STS AssumeRole, Redis by an ACL user for one stream."""
 
     def __init__(self, store: StoreSettings, progress: ProgressReader | None) -> None:
         self._store = store
         self._progress = progress
+        self._pool = http_pool(store)
 
     def issue(self, config: JobConfig, end: datetime, lifetime: timedelta) -> dict[str, str]:
         """Return environment variables with credentials for the Job; they end at that time.
@@ -72,21 +105,7 @@ class Mint:
             self._progress.drop_user(uid, source, attempt)
 
     def _s3(self, config: JobConfig, end: datetime, lifetime: timedelta) -> dict[str, str]:
-        provider = AssumeRoleProvider(
-            sts_endpoint=self._store.endpoint,
-            access_key=self._store.credentials.access_key,
-            secret_key=self._store.credentials.secret_key.get_secret_value(),
-            policy=json.dumps(expiring(policy(self._store.bucket, config), end), separators=(",", ":")),
-            duration_seconds=int(min(lifetime, LONGEST).total_seconds()),
-            region=self._store.region,
-            http_client=http_pool(),
-        )
-        try:
-            found = provider.retrieve()
-        except ValueError as error:  # the client's way to say that STS refused
-            raise AccessDeniedError(f"the store mints no credentials: {error}") from error
-        except (minio.error.MinioException, urllib3.exceptions.HTTPError) as error:
-            raise StoreError(f"the store mints no credentials: {error}") from error
+        found = assume_role(self._store, expiring(policy(self._store.bucket, config), end), lifetime, self._pool)
         return {
             contract.ENV_S3_ACCESS_KEY: found.access_key,
             contract.ENV_S3_SECRET_KEY: found.secret_key,

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from umim.api.base import parse_duration, shortened
-from umim.api.hospital import HospitalSpec
 from umim.api.jobs import JobConfig
 from umim.api.round import FederationRoundSpec, JobStatus, SiteStatus
 from umim.contract import Role, job_name
@@ -15,7 +14,6 @@ from umim.rounds.configs import site_config
 from umim.rounds.publication import ModelPublication, reference
 from umim.rounds.windows import closes_at
 from umim_operator import attempts, display, events
-from umim_operator.attempts import S
 from umim_operator.conditions import ConditionType, Reason, set_condition
 from umim_operator.state import (
     JobReference,
@@ -42,6 +40,7 @@ class Draft:
         self.timing = timing
         self.status = view.status
         self.launches: list[Launch] = []
+        self.renewals: list[Launch] = []
         self.publications: list[ModelPublication] = []
         self.ledger: list[LedgerEntry] = []
         self.delete_round = False
@@ -73,6 +72,16 @@ class Draft:
         conditions, text = self.status.conditions, shortened(message, LONGEST_CONDITION_MESSAGE)
         self.set(conditions=set_condition(conditions, type_, value, reason, text, self.view.generation, self.now))
 
+    def wait_for_progress(self) -> None:
+        """Look again when it is time for live progress: no event tells that, nor that a Pod cannot start."""
+        timing = self.timing
+        grown = timing.progress_interval * max(1.0, len(self.status.sites) / timing.small)
+        self.wait(min(grown, timing.longest_progress_interval))
+
+    def go_on(self) -> None:
+        """Look again at once: there is more to do, but first what was decided must be on record."""
+        self._look_again = timedelta(0)
+
     def wait(self, delay: timedelta) -> None:
         """Look again after the delay, or sooner if something else asks for it."""
         delay = max(delay, timedelta(seconds=1))
@@ -93,66 +102,74 @@ class Draft:
             if job.outcome == "active":
                 self.stop(job)
 
-    def spend(self, job: JobView) -> None:
-        """Delete the Secret of a Job that has ended."""
-        self._spent.append(JobReference(job.namespace, job.name))
+    def spend(self, ended: JobStatus | SiteStatus, namespace: str) -> None:
+        """Delete the Secret of an attempt that has ended, also where somebody deleted its Job."""
+        if ended.job is not None:
+            self._spent.append(JobReference(namespace, ended.job))
 
     def launch_site(self, site: SiteStatus) -> SiteStatus:
         """Launch the next attempt of a site."""
+        name = job_name("site", self.view.name, self.view.uid, site.name, site.attempt + 1)
+        hospital = self.observed.hospitals[site.name].spec
+        new = attempts.launched(site, name, None if hospital is None else hospital.queue_name)
+        self.launches.append(self._site_launch(new, name))
+        self.wait_for_progress()
+        return new
+
+    def renew_site(self, site: SiteStatus, job: JobView | None) -> None:
+        """Give the site's Job another Secret when its own is gone."""
+        if job is not None and attempts.lacks_secret(site, job):
+            self.renewals.append(self._site_launch(site, job.name))
+
+    def _site_launch(self, site: SiteStatus, name: str) -> Launch:
         hospital = self.observed.hospitals[site.name].spec
         if hospital is None:
             raise ValueError(f"{site.name} was launched without consent")
         end = min(self.deadline, closes_at(hospital.time_windows, self.now) or self.deadline)
-        return self._launch(
-            site,
-            ("site", site.name, site.namespace),
-            lambda new: site_config(self.view, self.status, new, hospital),
-            end - self.now + self.timing.job_grace,
-            hospital,
+        return Launch(
+            reference=JobReference(site.namespace, name),
+            role="site",
+            site=site.name,
+            attempt=site.attempt,
+            config=site_config(self.view, self.status, site, hospital),
+            hospital=hospital,
+            time_left=end - self.now + self.timing.job_grace,
+            queue=hospital.queue_name,
         )
 
     def server_job(self, current: JobStatus, role: Role, config: Callable[[int], JobConfig]) -> JobStatus:
         """Move a Job of the server on, launching its next attempt when it is due."""
         job = self.observed.job(role, "")
-        before = current.failures
-        current = attempts.advance(attempts.adopt(current, job), job, self.policy, self.now)
-        if current.failures > before and job is not None:
-            self.spend(job)
+        before = attempts.adopt(current, job)
+        current = attempts.advance(before, job, self.policy, self.now)
+        if current.failures > before.failures:
+            self.spend(before, self.view.namespace)
         if current.retry_time is not None:
             self.wait_until(current.retry_time)
-        if current.phase == "Running":
-            self.wait(self.timing.progress_interval)  # no event tells that its Pod cannot start
+        if current.phase in attempts.STARTED:
+            self.wait_for_progress()
             current = current.model_copy(update={"progress": self.observed.progress.get(role, current.progress)})
+        if job is not None and attempts.lacks_secret(current, job):
+            self.renewals.append(self._server_launch(role, current.attempt, job.name, config))
         if current.phase != "Pending":
             return current
-        place = (role, "", self.view.namespace)
-        return self._launch(current, place, lambda new: config(new.attempt), self.timing.server_job_limit)
-
-    def _launch(
-        self,
-        current: S,
-        place: tuple[Role, str, str],
-        config: Callable[[S], JobConfig],
-        time_left: timedelta,
-        hospital: HospitalSpec | None = None,
-    ) -> S:
-        """Launch the next attempt. place: role, site and namespace of its Job."""
-        role, site, namespace = place
-        name = job_name(role, self.view.name, self.view.uid, site, current.attempt + 1)
-        new = attempts.launched(current, name)
-        self.launches.append(
-            Launch(
-                reference=JobReference(namespace, name),
-                role=role,
-                site=site,
-                attempt=new.attempt,
-                config=config(new),
-                hospital=hospital,
-                time_left=time_left,
-            )
-        )
-        self.wait(self.timing.progress_interval)
+        name = job_name(role, self.view.name, self.view.uid, "", current.attempt + 1)
+        new = attempts.launched(current, name, self.spec.queue_name)
+        self.launches.append(self._server_launch(role, new.attempt, name, config))
+        self.wait_for_progress()
         return new
+
+    def _server_launch(self, role: Role, attempt: int, name: str, config: Callable[[int], JobConfig]) -> Launch:
+        return Launch(
+            reference=JobReference(self.view.namespace, name),
+            role=role,
+            site="",
+            attempt=attempt,
+            config=config(attempt),
+            hospital=None,
+            time_left=self.timing.server_job_limit,
+            queue=self.spec.queue_name,
+        )
 
     def fail(self, reason: Reason, message: str) -> None:
         """End the round without a model. What still runs is stopped."""
@@ -165,14 +182,14 @@ class Draft:
         }
         self.set(
             sites=[
-                site.model_copy(update=stopped) if site.phase in ("Running", "Backoff") else site
+                site.model_copy(update=stopped) if site.phase in (*attempts.STARTED, "Backoff") else site
                 for site in self.status.sites
             ]
         )
         self.condition("Failed", True, reason, message)
         self.condition("Complete", False, reason, message)
         self.set(phase="Failed", reason=str(reason), completion_time=self.now)
-        self._look_again = None
+        self.go_on()  # the next look knows when the round's time is over
 
     def complete(self, model: ModelPublication) -> None:
         """End the round with its model."""
@@ -182,6 +199,7 @@ class Draft:
         self.condition("Aggregated", True, Reason.PUBLISHED, message)
         self.condition("Complete", True, Reason.PUBLISHED, message)
         self.set(phase="Complete", reason=str(Reason.PUBLISHED), completion_time=self.now)
+        self.go_on()
 
     def finish(self) -> Plan:
         """Return the plan."""
@@ -195,6 +213,7 @@ class Draft:
             spent=_unique(self._spent),
             publications=tuple(self.publications),
             ledger=tuple(self.ledger),
+            renewals=tuple(self.renewals),
             launches=tuple(self.launches),
             events=events.between(self.view.status, self.status),
             delete_round=self.delete_round,

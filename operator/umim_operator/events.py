@@ -13,11 +13,14 @@ from umim.api.round import FederationRoundStatus
 from umim_operator.conditions import Reason, find
 from umim_operator.state import Event
 
-_WARNING_WHEN = {"Accepted": "False", "Failed": "True"}
+NAMES_SHOWN = 10
+"""Names of sites in one event. The status has all."""
+_WARNING_WHEN = {"Accepted": "False", "Failed": "True", "Reconciled": "False"}
 _SPOKEN = {
     ("Accepted", "True"),
     ("Accepted", "False"),
     ("Suspended", "True"),
+    ("Reconciled", "False"),
     ("TrainingFinished", "True"),
     ("Complete", "True"),
     ("Failed", "True"),
@@ -44,15 +47,27 @@ def of_conditions(old: Sequence[Condition], new: Iterable[Condition]) -> list[Ev
 
 
 def _site_events(old: FederationRoundStatus, new: FederationRoundStatus) -> list[Event]:
+    """Return one event for the sites of which there is the same to say: a round can have a thousand."""
     before = {site.name: (site.phase, site.attempt) for site in old.sites}
-    found = []
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for site in new.sites:
         if site.phase == "Pending" or before.get(site.name) == (site.phase, site.attempt):
             continue
         detail = f" {site.message}" if site.message else ""
-        text = f"Site {site.name} is {site.phase} (attempt {site.attempt}).{detail}"
-        found.append(_event(site.phase in _WARNING_PHASES, site.reason or site.phase, text))
-    return found
+        said = f"{site.phase} (attempt {site.attempt}).{detail}"
+        groups.setdefault((site.phase, site.reason or site.phase, said), []).append(site.name)
+    return [
+        _event(phase in _WARNING_PHASES, reason, f"{_sites(names)} {said}")
+        for (phase, reason, said), names in groups.items()
+    ]
+
+
+def _sites(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"Site {names[0]} is"
+    shown = ", ".join(names[:NAMES_SHOWN])
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{len(names)} sites ({shown}{more}) are"
 
 
 def _outlier_events(old: FederationRoundStatus, new: FederationRoundStatus) -> list[Event]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from umim import contract
 from umim.api.artifacts import JobResult, ModelManifest, UpdateManifest
@@ -14,15 +17,19 @@ from umim.api.hospital import HospitalStatus
 from umim.api.round import FederationRoundStatus, Progress, SiteStatus
 from umim.artifacts.manifests import ManifestError, get_manifest, read_job_result, read_model_manifest
 from umim.artifacts.store import ObjectStore
-from umim.errors import ArtifactError
+from umim.errors import ArtifactError, StoreError, UmimError, UntrustedStoreError
 from umim.progress import ProgressReader
 from umim.rounds.publication import ModelPublication
-from umim.telemetry import Telemetry, round_context, round_trace_id, traceparent
+from umim.telemetry import round_context, round_trace_id, step, traceparent
 from umim_operator import attempts, builders, events, launches, ledger, observe
+from umim_operator.actors import NOTHING, Everything, Outlook
+from umim_operator.conditions import Reason, is_true
 from umim_operator.config import JobDefaults
 from umim_operator.credentials import Mint
+from umim_operator.hospitals import Hospitals
 from umim_operator.kube import REFUSALS, ConflictError, ForbiddenError, Kube, KubeError, MissingError
-from umim_operator.planner import SETTLED, plan
+from umim_operator.measures import Measures
+from umim_operator.planner import SETTLED, finished, plan, unreconciled
 from umim_operator.state import (
     DamagedManifest,
     Event,
@@ -38,6 +45,10 @@ from umim_operator.state import (
 )
 
 Object = dict[str, Any]
+S = TypeVar("S")
+T = TypeVar("T")
+ACTIONS_AT_ONCE = 4
+"""Of all looks together: most of an action is waiting for an answer, and a large round has thousands."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,49 +58,67 @@ class Executor:
     def __init__(
         self,
         kube: Kube,
+        hospitals: Hospitals,
         store: ObjectStore,
         mint: Mint,
         progress: ProgressReader | None,
-        telemetry: Telemetry,
+        measures: Measures,
         defaults: JobDefaults,
         clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
+        self._hospitals = hospitals
         self._store = store
         self._mint = mint
         self._progress = progress
-        self._telemetry = telemetry
+        self._measures = measures
         self._defaults = defaults
         self._clock = clock
+        self._threads = ThreadPoolExecutor(ACTIONS_AT_ONCE, thread_name_prefix="action")
 
-    def reconcile(self, namespace: str, name: str) -> timedelta | None:
-        """Look at the round once and do what is next. Returns when to look again; None: when something changes.
+    def reconcile(self, namespace: str, name: str) -> Outlook:
+        """Look at the round once and do what is next. Returns what it waits for then.
 
         Raises KubeError, StoreError: nothing is lost, call again.
         """
         try:
             body = self._kube.get("FederationRound", namespace, name)
         except MissingError:
-            return None
+            return NOTHING
         view = observe.round_view(body)
         if view.deleting:
-            return None
-        started, outcome = self._clock(), "error"
-        try:
-            attributes = {"umim.round": f"{namespace}/{name}"}
-            with self._telemetry.span("umim.reconcile", attributes, round_context(view.uid)):
-                again = self._look(view, body)
-            outcome = "success"
-        finally:
-            seconds = (self._clock() - started).total_seconds()
-            self._telemetry.metrics.reconcile_duration.record(seconds, {"outcome": outcome})
-        return again
+            return NOTHING
+        with self._measures.reconciling(view):
+            return self._look(view, body)
 
-    def _look(self, view: RoundView, body: Object) -> timedelta | None:
-        observed = self._observe(view)
-        next_ = plan(view, observed, self._clock())
-        refused = self._apply(view, body, observed, next_)
-        return attempts.REFUSED_WAIT if refused else next_.look_again
+    def _look(self, view: RoundView, body: Object) -> Outlook:
+        now = self._clock()  # one time for both: what counts at the deadline must have been read
+        try:
+            observed = self._observe(view, now)
+            self._measures.looked(view, observed)
+            next_ = plan(view, observed, now)
+            refused = self._apply(view, body, observed, next_)
+        except UmimError as error:
+            self._tell(view, body, error)
+            raise
+        return outlook(view, next_.status, attempts.REFUSED_WAIT if refused else next_.look_again)
+
+    def _tell(self, view: RoundView, body: Object, error: UmimError) -> None:
+        """Say on the round why it does not go on, for those who do not read the operator's log."""
+        if isinstance(error, UntrustedStoreError):
+            reason, todo = Reason.STORE_NOT_TRUSTED, "The operator tries again by itself."
+        elif isinstance(error, StoreError):
+            reason, todo = Reason.STORE_UNAVAILABLE, "Look at the object store: does it run, has it room, are its"
+            todo = f"{todo} address and the operator's credentials right? The operator tries again by itself."
+        else:
+            reason, todo = Reason.RECONCILE_FAILED, "The operator tries again by itself; mend what the message names."
+        status = unreconciled(view, reason, f"{str(error).removesuffix('.')}. {todo}", self._clock())
+        try:
+            self._write_status(view, body, status)
+        except ConflictError:
+            return  # the next look tells it
+        for event in events.between(view.status, status):
+            self._emit(view, event)
 
     def clean(self, namespace: str, name: str) -> bool:
         """Remove everything of a deleted round but its GlobalModel. Returns whether nothing is left."""
@@ -103,6 +132,7 @@ class Executor:
             # All users, not those of the status: a launch that was refused has made one which no status names.
             self._progress.drop_users(view.uid)
             self._progress.delete_streams(view.uid)
+        self._measures.gone(view.uid)
         return True
 
     def _clean_namespace(self, namespace: str, view: RoundView) -> int:
@@ -120,66 +150,80 @@ class Executor:
 
     # observation
 
-    def _observe(self, view: RoundView) -> Observed:
-        jobs = self._jobs(view)
-        status = view.status
+    def _observe(self, view: RoundView, now: datetime) -> Observed:
+        if finished(view):
+            return Observed()
+        status, late = view.status, view.deadline is not None and now >= view.deadline
+        jobs = self._jobs(view, now, late)
         results = self._results(view, jobs)
         return Observed(
-            hospitals=self._hospitals(view),
+            hospitals=self._consent(view),
             jobs=jobs,
-            updates=self._updates(view, jobs),
+            updates=self._updates(view, jobs, late),
             results=results,
             models=self._models(results),
             parent=self._parent(view) if status.parent is None else None,
             progress=self._live(view),
         )
 
-    def _jobs(self, view: RoundView) -> tuple[JobView, ...]:
-        bodies = self._kube.list("Job", labels={contract.LABEL_ROUND_UID: view.uid})
-        return tuple(observe.job_view(body, self._pods(body)) for body in bodies)
+    def _jobs(self, view: RoundView, now: datetime, late: bool) -> tuple[JobView, ...]:
+        """Read the Jobs, with Pods or Workloads of those that need explaining. Only their bodies are kept in memory."""
+        jobs, unclear = {}, {}
+        for body in self._kube.each("Job", labels={contract.LABEL_ROUND_UID: view.uid}):
+            job = observe.job_view(body, ())
+            jobs[job.name] = job
+            if job.suspended or observe.needs_pods(body, now):
+                unclear[job.name] = body
+        for job in [] if late else observe.deferred(view.status, jobs.values()):
+            jobs[job.name] = job
+            unclear.pop(job.name, None)
+        for name in observe.explained(view.status, jobs.values(), unclear, now):
+            body, suspended = unclear.pop(name), jobs[name].suspended
+            pods = [] if suspended else self._pods(jobs[name])
+            jobs[name] = observe.job_view(body, pods, self._workloads(body) if suspended else [])
+        for name in unclear:
+            jobs[name] = replace(jobs[name], explained=False)
+        return tuple(jobs.values())
 
-    def _pods(self, job: Object) -> list[Object]:
-        if not observe.needs_pods(job):
-            return []
-        meta = job["metadata"]
+    def _pods(self, job: JobView) -> list[Object]:
         try:
-            return self._kube.list("Pod", meta["namespace"], {"batch.kubernetes.io/job-name": meta["name"]})
+            return self._kube.list("Pod", job.namespace, {"batch.kubernetes.io/job-name": job.name})
         except ForbiddenError:
             return []  # the hospital withdrew the right to look; the Job's own condition must do
 
-    def _hospitals(self, view: RoundView) -> dict[str, HospitalView]:
-        if view.spec is None:
+    def _workloads(self, job: Object) -> list[Object]:
+        """Return what stands for a suspended Job in Kueue's queue; nothing where that cannot be read."""
+        meta = job["metadata"]
+        try:
+            return self._kube.list("Workload", meta["namespace"], {contract.LABEL_JOB_UID: meta["uid"]})
+        except (ForbiddenError, MissingError):  # MissingError: the cluster has no Kueue
+            return []
+
+    def _consent(self, view: RoundView) -> Mapping[str, HospitalView]:
+        """Read the hospitals whose consent still matters."""
+        if view.spec is None or is_true(view.status.conditions, "TrainingFinished"):
             return {}
-        wanted = [site.reference for site in view.status.sites]
         selector = view.spec.participants.selector
-        if not wanted and selector is not None:
-            found = [observe.hospital_view(body) for body in self._kube.list("Hospital", labels=selector.match_labels)]
-            return {item.reference.site: item for item in found}
-        wanted = wanted or view.spec.participants.hospitals or []
-        sites = {reference.site for reference in wanted}
-        namespaces = {reference.namespace for reference in wanted}
-        bodies = [body for place in sorted(namespaces) for body in self._kube.list("Hospital", place)]
-        views = [observe.hospital_view(body) for body in bodies]
-        return {item.reference.site: item for item in views if item.reference.site in sites}
+        if not view.status.sites and selector is not None:
+            return self._hospitals.select(selector.match_labels)
+        unsettled = [site.reference for site in view.status.sites if site.phase not in SETTLED]
+        return self._hospitals.get(unsettled if view.status.sites else view.spec.participants.hospitals or [])
 
     def _updates(
-        self, view: RoundView, jobs: tuple[JobView, ...]
+        self, view: RoundView, jobs: tuple[JobView, ...], late: bool
     ) -> dict[tuple[str, int], UpdateManifest | DamagedManifest]:
         """Read the manifests of attempts whose Job is no longer active, and at the deadline those of all attempts."""
         newest = newest_jobs(jobs)
         open_ = [(site, newest.get(("site", site.name))) for site in view.status.sites if site.phase not in SETTLED]
-        late = view.deadline is not None and self._clock() >= view.deadline
         adopted = [(attempts.adopt(site, job), job) for site, job in open_]
         ended = [site for site, job in adopted if site.attempt and (late or not _is_active(job, site))]
         if not ended:
             return {}
         listed = {item.key for item in self._store.list(contract.round_prefix(view.uid) + "sites/")}
-        found: dict[tuple[str, int], UpdateManifest | DamagedManifest] = {}
-        for site in ended:
-            key = contract.update_manifest_key(view.uid, site.name, site.attempt)
-            if key in listed:
-                found[site.name, site.attempt] = self._update(key, view.uid, site)
-        return found
+        keys = {site.name: contract.update_manifest_key(view.uid, site.name, site.attempt) for site in ended}
+        committed = [site for site in ended if keys[site.name] in listed]
+        updates = self._all(lambda site: self._update(keys[site.name], view.uid, site), committed)
+        return {(site.name, site.attempt): update for site, update in zip(committed, updates, strict=True)}
 
     def _update(self, key: str, uid: str, site: SiteStatus) -> UpdateManifest | DamagedManifest:
         try:
@@ -226,15 +270,20 @@ class Executor:
             self._kube.delete("FederationRound", view.namespace, view.name, uid=view.uid)
             return False
         jobs = {job.name: job for job in observed.jobs}
-        for reference in (*next_.stops, *next_.spent):
-            self._retire(view, reference, jobs.get(reference.name), delete_job=reference in next_.stops)
+        stops = set(next_.stops)
+        self._all(
+            lambda one: self._retire(view, one, jobs.get(one.name), delete_job=one in stops),
+            (*next_.stops, *next_.spent),
+        )
         for publication in next_.publications:
-            self._publish(view, publication)
-        for entry in next_.ledger:
-            self._record(entry)
+            with step("publish"):
+                self._publish(view, publication)
+        self._all(self._record, next_.ledger)
+        self._all(lambda launch: self._renew(view, launch), next_.renewals)
         refused = self._launch_all(view, next_.launches)
         status = attempts.without_refused(next_.status, refused, self._clock()) if refused else next_.status
-        self._write_status(view, body, status)
+        if self._write_status(view, body, status):
+            self._measures.wrote(view, observed, replace(next_, status=status))
         for event in events.between(view.status, status) if refused else next_.events:
             self._emit(view, event)
         return bool(refused)
@@ -246,28 +295,53 @@ class Executor:
                 self._kube.delete("Job", reference.namespace, reference.name)
         except ForbiddenError as error:
             _log.warning("cannot clean %s in namespace %s: %s", reference.name, reference.namespace, error)
-        if job is not None:
-            self._mint.revoke(view.uid, job.site or job.role, job.attempt)
+        attempt = (job.site or job.role, job.attempt) if job is not None else _attempts(view.status).get(reference.name)
+        if attempt is not None:
+            self._mint.revoke(view.uid, *attempt)
 
     def _launch_all(self, view: RoundView, wanted: Sequence[Launch]) -> dict[str, str]:
         """Create the Jobs. Returns those that the API server refused, with what it said."""
-        refused: dict[str, str] = {}
-        for launch in wanted:
-            try:
-                self._launch(view, launch)
-            except KubeError as error:
-                if error.status not in REFUSALS:
-                    raise
-                refused[launch.reference.name] = str(error)
-                _log.warning("%s/%s: %s", view.namespace, view.name, error)
-        return refused
+        answers = self._all(lambda launch: self._launch(view, launch), wanted)
+        return {
+            launch.reference.name: answer for launch, answer in zip(wanted, answers, strict=True) if answer is not None
+        }
 
-    def _launch(self, view: RoundView, launch: Launch) -> None:
+    def _renew(self, view: RoundView, launch: Launch) -> None:
+        try:
+            self._issue(view, launch)
+        except KubeError as error:
+            if error.status not in REFUSALS:
+                raise
+            _log.warning("%s/%s: %s", view.namespace, view.name, error)
+
+    def _issue(self, view: RoundView, launch: Launch) -> None:
+        """Make the Secret with the credentials of an attempt."""
         end = self._clock() + launch.time_left
         credentials = self._mint.issue(launch.config, end, launch.time_left)
-        context = traceparent(round_context(view.uid))
         self._kube.recreate(builders.secret(view, launch, credentials), "Secret")
-        self._kube.apply(builders.job(view, launch, self._defaults, context), "Job")
+
+    def _launch(self, view: RoundView, launch: Launch) -> str | None:
+        """Create one Job and its Secret. Returns what the API server said where it refused."""
+        context = traceparent(round_context(view.uid))
+        try:
+            self._issue(view, launch)
+            # One of this name is this attempt, launched before a crash.
+            self._kube.ensure(builders.job(view, launch, self._defaults, context), "Job")
+        except KubeError as error:
+            if error.status not in REFUSALS:
+                raise
+            _log.warning("%s/%s: %s", view.namespace, view.name, error)
+            return str(error)
+        return None
+
+    def _all(self, action: Callable[[S], T], items: Sequence[S]) -> list[T]:
+        """Do the same with each item, a few at once, in any order. Raises the first error when all are done."""
+        if len(items) <= 1:
+            return [action(item) for item in items]
+        # Each with the current context, so that its log lines carry the trace.
+        futures = [self._threads.submit(copy_context().run, action, item) for item in items]
+        wait(futures)
+        return [future.result() for future in futures]
 
     def _publish(self, view: RoundView, publication: ModelPublication) -> None:
         try:
@@ -292,23 +366,16 @@ class Executor:
         after = ledger.record(before, entry.participation, body["metadata"]["generation"])
         if after != before:
             self._kube.replace_status("Hospital", body, after.to_dict())
+            self._measures.hospital(replace(observe.hospital_view(body), epsilon_spent=after.epsilon_spent))
 
-    def _write_status(self, view: RoundView, body: Object, status: FederationRoundStatus) -> None:
+    def _write_status(self, view: RoundView, body: Object, status: FederationRoundStatus) -> bool:
+        """Write the status where it changed. Returns whether it did."""
         if status.trace_id is None:
             status = status.model_copy(update={"trace_id": round_trace_id(view.uid)})
         if status == view.status:
-            return
+            return False
         self._kube.replace_status("FederationRound", body, status.to_dict())
-        if status.completion_time is not None and view.status.completion_time is None:
-            self._measure(view, status, status.completion_time)
-
-    def _measure(self, view: RoundView, status: FederationRoundStatus, end: datetime) -> None:
-        """Record the round that has just ended."""
-        start = view.created or end
-        attributes = {"umim.round.phase": status.phase, "umim.round.reason": status.reason or ""}
-        self._telemetry.record_round(view.uid, f"{view.namespace}/{view.name}", start, end, attributes)
-        self._telemetry.metrics.round_finished.add(1, attributes)
-        self._telemetry.metrics.round_duration.record((end - start).total_seconds(), attributes)
+        return True
 
     def _emit(self, view: RoundView, event: Event) -> None:
         level = logging.WARNING if event.type == "Warning" else logging.INFO
@@ -317,5 +384,23 @@ class Executor:
         self._kube.create(events.manifest(event, "FederationRound", subject, self._clock()), "Event")
 
 
+def _attempts(status: FederationRoundStatus) -> dict[str, tuple[str, int]]:
+    """Return who made which attempt, by the names of the Jobs on record: somebody may have deleted them."""
+    found = {site.job: (site.name, site.attempt) for site in status.sites}
+    found |= {job.job: (role, job.attempt) for role, job in status.server_jobs().items()}
+    return {name: attempt for name, attempt in found.items() if name is not None}
+
+
 def _is_active(job: JobView | None, site: SiteStatus) -> bool:
     return job is not None and job.attempt == site.attempt and job.outcome == "active"
+
+
+def outlook(view: RoundView, status: FederationRoundStatus, again: timedelta | None) -> Outlook:
+    """Return what a round waits for by its new status. Pure."""
+    if view.spec is None or status.completion_time is not None or is_true(status.conditions, "TrainingFinished"):
+        return Outlook(again)
+    if status.sites:
+        return Outlook(again, frozenset(site.name for site in status.sites if site.phase not in SETTLED))
+    named = view.spec.participants.hospitals
+    sites = Everything() if named is None else frozenset(reference.site for reference in named)
+    return Outlook(again, sites, models=True)

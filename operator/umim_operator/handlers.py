@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from functools import partial
 from typing import Any
 
 import kopf
 
 from umim import contract
 from umim.api.base import GROUP, VERSION
+from umim.metrics import RECONCILE_WAIT
 from umim_operator.actors import Actors
 from umim_operator.federations.observe import owners
+from umim_operator.observe import version
 from umim_operator.wiring import build_executors, start_telemetry
 
 CLEANING_LOOKS = 60
@@ -29,8 +32,10 @@ def configure(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> Non
     settings.posting.enabled = False  # events come from the planner
     settings.background.instant_exit_timeout = 0.5
     memo.telemetry = start_telemetry(os.environ, sys.stderr)
-    rounds, federations = build_executors(os.environ, memo.telemetry)
-    memo.rounds, memo.federations = Actors(rounds), Actors(federations)
+    parts = build_executors(os.environ, memo.telemetry)
+    memo.hospitals = parts.hospitals
+    memo.rounds = Actors(parts.rounds, partial(memo.telemetry.metrics.record, RECONCILE_WAIT))
+    memo.federations = Actors(parts.federations)
 
 
 @kopf.on.cleanup()
@@ -69,37 +74,45 @@ async def _wake_when_stopped(actors: Actors, uid: str, stopped: kopf.DaemonStopp
     actors.wake(uid)
 
 
+# Coroutines, so that they run on the event loop's thread, as the actors do.
+
+
 @kopf.on.event(GROUP, VERSION, "federationrounds")
-def round_changed(memo: kopf.Memo, uid: str, meta: kopf.Meta, **_: Any) -> None:
-    """Wake the actor of the round and that of its campaign."""
-    memo.rounds.wake(uid)
+async def round_changed(memo: kopf.Memo, uid: str, meta: kopf.Meta, **_: Any) -> None:
+    """Wake the actor of the round when people changed it, and that of its campaign in any case."""
+    memo.rounds.changed(uid, version(meta))
     for owner in owners(meta):
         memo.federations.wake(owner)
 
 
 @kopf.on.event(GROUP, VERSION, "federations")
-def federation_changed(memo: kopf.Memo, uid: str, **_: Any) -> None:
+async def federation_changed(memo: kopf.Memo, uid: str, **_: Any) -> None:
     """Wake the campaign's actor."""
     memo.federations.wake(uid)
 
 
 @kopf.on.event("batch", "v1", "jobs", labels={contract.LABEL_ROUND_UID: kopf.PRESENT})
-def job_changed(memo: kopf.Memo, labels: kopf.Labels, **_: Any) -> None:
+async def job_changed(memo: kopf.Memo, labels: kopf.Labels, **_: Any) -> None:
     """Wake the actor of the round that the Job belongs to."""
     memo.rounds.wake(labels[contract.LABEL_ROUND_UID])
 
 
 @kopf.on.event(GROUP, VERSION, "hospitals")
-def hospital_changed(memo: kopf.Memo, uid: str, meta: kopf.Meta, type: str | None, **_: Any) -> None:
-    """Wake every round when a hospital's consent may have changed."""
-    memo.rounds.hospital_seen(uid, None if type == "DELETED" else meta.get("generation"))
+async def hospital_changed(
+    memo: kopf.Memo, uid: str, namespace: str | None, name: str, meta: kopf.Meta, type: str | None, **_: Any
+) -> None:
+    """Wake the rounds of a hospital when its consent may have changed."""
+    site = f"{namespace}.{name}"
+    generation = None if type == "DELETED" else meta.get("generation")
+    if memo.rounds.hospital_seen(uid, site, generation):
+        memo.hospitals.forget(site)
 
 
 @kopf.on.event(GROUP, VERSION, "globalmodels")
-def model_changed(memo: kopf.Memo, type: str | None, **_: Any) -> None:
-    """Wake every round when a model that it may wait for appears."""
+async def model_changed(memo: kopf.Memo, type: str | None, **_: Any) -> None:
+    """Wake every round that may wait for the model that appears."""
     if type == "ADDED":
-        memo.rounds.wake_all()
+        memo.rounds.model_seen()
 
 
 @kopf.on.delete(GROUP, VERSION, "federationrounds")

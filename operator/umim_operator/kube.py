@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import tenacity
@@ -15,8 +17,9 @@ from umim.contract import FIELD_MANAGER
 Object = dict[str, Any]
 
 TIMEOUT_SECONDS = (5, 30)
+PAGE = 500
+"""Objects in one answer to a list."""
 MERGE_PATCH = "application/merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"
 JSON = "application/json"
 
 REFUSALS = frozenset({403, 404, 422})
@@ -30,6 +33,7 @@ _PATHS = {
     "Hospital": ("/apis/umim.dev/v1alpha1", "hospitals"),
     "FederationRound": ("/apis/umim.dev/v1alpha1", "federationrounds"),
     "Federation": ("/apis/umim.dev/v1alpha1", "federations"),
+    "Workload": ("/apis/kueue.x-k8s.io/v1beta2", "workloads"),
     "GlobalModel": ("/apis/umim.dev/v1alpha1", "globalmodels"),
 }
 
@@ -62,13 +66,18 @@ class ForbiddenError(KubeError):
     """The operator has no right to do this there."""
 
 
-def load_client() -> client.ApiClient:
-    """Return a client from the Pod's service account, or from KUBECONFIG outside a cluster."""
+def load_client(connections: int) -> client.ApiClient:
+    """Return a client from the Pod's service account, or from KUBECONFIG outside a cluster.
+
+    connections: how many stay open; as many as there are threads that ask.
+    """
     try:
         config.load_incluster_config()
     except config.ConfigException:
         config.load_kube_config()
-    return client.ApiClient(without_retries(client.Configuration.get_default_copy()))
+    configuration = without_retries(client.Configuration.get_default_copy())
+    configuration.connection_pool_maxsize = connections
+    return client.ApiClient(configuration)
 
 
 def without_retries(configuration: client.Configuration) -> client.Configuration:
@@ -89,25 +98,59 @@ class Kube:
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
 
+    def version(self) -> tuple[int, int]:
+        """Return the API server's version, such as (1, 34)."""
+        found = self._request("GET", "/version")
+        # Some providers write a minor version such as 30+.
+        return int(found["major"]), int(re.sub(r"\D.*", "", found["minor"]))
+
+    def served(self, group: str, version: str) -> list[str]:
+        """Return the plural names of the kinds that the API server knows in a group and version."""
+        try:
+            found = self._request("GET", f"/apis/{group}/{version}")
+        except MissingError:
+            return []
+        return [item["name"] for item in found["resources"]]
+
+    def may(self, namespace: str, verb: str, group: str, resource: str) -> bool:
+        """Say whether the operator's own account may do something in a namespace."""
+        attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": resource}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = self._request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", [], body)
+        return bool(answer["status"]["allowed"])
+
     def get(self, kind: str, namespace: str, name: str) -> Object:
         """Return one object. Raises MissingError."""
         return self._request("GET", _path(kind, namespace, name))
 
     def list(self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> list[Object]:
         """Return all objects with these labels, in one namespace or in all."""
-        query = [("labelSelector", ",".join(f"{key}={value}" for key, value in labels.items()))] if labels else []
-        found: list[Object] = self._request("GET", _path(kind, namespace), query).get("items", [])
-        return found
+        return list(self.each(kind, namespace, labels))
 
-    def apply(self, body: Object, kind: str) -> Object:
-        """Create or update an object by server-side apply."""
-        path = _path(kind, body["metadata"]["namespace"], body["metadata"]["name"])
-        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
-        return self._request("PATCH", path, query, body, APPLY_PATCH)
+    def each(
+        self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Iterator[Object]:
+        """Return all objects with these labels one after the other. Only one page of them is held in memory."""
+        query = [("limit", str(PAGE))]
+        if labels:
+            query.append(("labelSelector", ",".join(f"{key}={value}" for key, value in labels.items())))
+        more = ""
+        while True:
+            page = self._request("GET", _path(kind, namespace), [*query, ("continue", more)] if more else query)
+            yield from page.get("items", [])
+            more = page.get("metadata", {}).get("continue", "")
+            if not more:
+                return
 
     def create(self, body: Object, kind: str) -> Object:
         """Create an object. Raises ConflictError when one of that name exists."""
-        return self._request("POST", _path(kind, body["metadata"]["namespace"]), [], body)
+        return self._request(
+            "POST", _path(kind, body["metadata"]["namespace"]), [("fieldManager", FIELD_MANAGER)], body
+        )
 
     def merge(self, kind: str, namespace: str, name: str, change: Object) -> None:
         """Change fields of an object by a merge patch. Raises MissingError."""
@@ -132,11 +175,19 @@ class Kube:
         except MissingError:
             return
 
+    def ensure(self, body: Object, kind: str) -> None:
+        """Create an object, unless one of its name exists."""
+        with suppress(ConflictError):
+            self.create(body, kind)
+
     def recreate(self, body: Object, kind: str) -> None:
-        """Create an object in place of one of the same name. Unlike apply, it needs no right that reads the old one."""
+        """Create an object in place of one of the same name, without any right that would read the old one."""
         meta = body["metadata"]
-        self.delete(kind, meta["namespace"], meta["name"])
-        self.create(body, kind)
+        try:
+            self.create(body, kind)
+        except ConflictError:  # a launch that was cut off has left one
+            self.delete(kind, meta["namespace"], meta["name"])
+            self.create(body, kind)
 
     def delete_all(self, kind: str, namespace: str, labels: Mapping[str, str]) -> None:
         """Delete all objects with these labels in a namespace; Jobs stay visible until their Pods are gone."""

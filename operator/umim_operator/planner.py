@@ -6,6 +6,7 @@ moment, any number of times, and after any crash; actions are idempotent and nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from umim import contract
@@ -18,9 +19,9 @@ from umim.rounds.sites import judged, with_update
 from umim.rounds.windows import closed_text, closes_at, opens_at
 from umim_operator import attempts, display
 from umim_operator.acceptance import references, rejection
-from umim_operator.conditions import Reason, find, is_true
+from umim_operator.conditions import Reason, find, is_true, set_condition
 from umim_operator.consent import refusal
-from umim_operator.draft import Draft
+from umim_operator.draft import LONGEST_CONDITION_MESSAGE, Draft
 from umim_operator.ledger import entry
 from umim_operator.state import (
     DamagedManifest,
@@ -32,24 +33,45 @@ from umim_operator.state import (
 )
 
 SETTLED = frozenset({"Succeeded", "Failed", "Excluded", "Late"})
-ACTIVE = frozenset({"Pending", "Running", "Backoff"})
+ACTIVE = frozenset({"Pending", "Backoff"}) | attempts.STARTED
 DEFAULT_TIMING = Timing()
+NEW_ROUND = "Mend the cause, then make a new round: this one has ended."
+MORE_TIME = "Make a new round with a longer spec.deadline, a smaller spec.participants.quorum or other hospitals."
+"""What to do about a round that has failed."""
 
 
 def plan(view: RoundView, observed: Observed, now: datetime, timing: Timing = DEFAULT_TIMING) -> Plan:
     """Return the next actions and the next status of a round."""
     draft = Draft(view, observed, now.replace(microsecond=0), timing)
+    if find(draft.status.conditions, "Reconciled") is not None:
+        draft.condition("Reconciled", True, Reason.RECONCILED, "The operator sees and does what it needs.")
     _advance_round(draft)
     draft.set(observed_generation=view.generation)
     return draft.finish()
 
 
+def unreconciled(view: RoundView, reason: Reason, message: str, now: datetime) -> FederationRoundStatus:
+    """Return the status of a round for which the operator cannot do what is next.
+
+    The first message stays until the round goes on: a status that changed with every try would wake its own actor.
+    """
+    before = find(view.status.conditions, "Reconciled")
+    if view.status.completion_time is not None:
+        return view.status
+    if before is not None and (before.status, before.reason) == ("False", str(reason)):
+        return view.status
+    text = shortened(message, LONGEST_CONDITION_MESSAGE)
+    conditions = set_condition(
+        view.status.conditions, "Reconciled", False, reason, text, view.generation, now.replace(microsecond=0)
+    )
+    return view.status.model_copy(update={"conditions": conditions, "reason": str(reason)})
+
+
 def _advance_round(draft: Draft) -> None:
-    conditions = draft.status.conditions
-    finished = is_true(conditions, "Complete") or is_true(conditions, "Failed")
-    if finished and not _reopened(draft):
+    if finished(draft.view):
         _expire(draft)
         return
+    _reopen(draft)
     if not _accept(draft):
         return
     if _suspend(draft):
@@ -61,13 +83,24 @@ def _advance_round(draft: Draft) -> None:
     _aggregate(draft)
 
 
-def _reopened(draft: Draft) -> bool:
-    """A round that failed before it was accepted starts anew when its spec is edited."""
-    status = draft.view.status
-    if is_true(status.conditions, "Accepted") or status.observed_generation == draft.view.generation:
-        return False
-    draft.status = FederationRoundStatus(observed_generation=draft.view.generation)
-    return True
+def finished(view: RoundView) -> bool:
+    """Say whether the round has ended for good: then nothing matters to it but time.
+
+    One that failed before it was accepted starts anew when its spec is edited.
+    """
+    return _ended(view) and (
+        is_true(view.status.conditions, "Accepted") or view.status.observed_generation == view.generation
+    )
+
+
+def _ended(view: RoundView) -> bool:
+    return is_true(view.status.conditions, "Complete") or is_true(view.status.conditions, "Failed")
+
+
+def _reopen(draft: Draft) -> None:
+    """Begin anew with a round that had ended and is not finished."""
+    if _ended(draft.view):
+        draft.status = FederationRoundStatus(observed_generation=draft.view.generation)
 
 
 def _expire(draft: Draft) -> None:
@@ -103,7 +136,7 @@ def _accept(draft: Draft) -> bool:
     draft.condition("Failed", False, Reason.NOT_FAILED, "Nothing has failed.")
     _take_parent(draft)
     # Acceptance is on record before any Job runs: from then on the spec is immutable, and a deletion knows the sites.
-    draft.wait(timedelta(0))
+    draft.go_on()
     return False
 
 
@@ -138,14 +171,14 @@ def _suspend(draft: Draft) -> bool:
     draft.set(sites=[_paused_site(draft, site, pause) for site in draft.status.sites])
     for name in ("initialization", "aggregation"):
         current: JobStatus | None = getattr(draft.status, name)
-        if current is not None and current.phase == "Running":
+        if current is not None and current.phase in attempts.STARTED:
             draft.set(**{name: current.model_copy(update=pause)})
     return True
 
 
 def _paused_site(draft: Draft, site: SiteStatus, pause: dict[str, object]) -> SiteStatus:
     site = _committed(draft, attempts.adopt(site, draft.observed.job("site", site.name)))
-    return site.model_copy(update=pause) if site.phase == "Running" else site
+    return site.model_copy(update=pause) if site.phase in attempts.STARTED else site
 
 
 def _initialize(draft: Draft) -> bool:
@@ -166,15 +199,15 @@ def _initialize(draft: Draft) -> bool:
     draft.set(phase="Initializing", reason=str(Reason.INITIALIZING))
     current = draft.server_job(current, "init", lambda attempt: init_config(draft.view, attempt))
     draft.set(initialization=current)
+    _tell_of_queue(draft, [current])
     if current.phase == "Failed":
-        draft.fail(Reason.INITIALIZATION_FAILED, f"The start model could not be made: {current.message}")
+        draft.fail(Reason.INITIALIZATION_FAILED, f"The start model could not be made: {current.message} {NEW_ROUND}")
     return False
 
 
 def _succeeded(draft: Draft, current: JobStatus, role: contract.Role) -> JobStatus:
-    job = draft.observed.job(role, "")
-    if job is not None:
-        draft.spend(job)
+    current = attempts.adopt(current, draft.observed.job(role, ""))
+    draft.spend(current, draft.view.namespace)
     update = {
         "phase": "Succeeded",
         "reason": str(Reason.RESULT_COMMITTED),
@@ -182,7 +215,7 @@ def _succeeded(draft: Draft, current: JobStatus, role: contract.Role) -> JobStat
         "retry_time": None,
         "progress": draft.observed.progress.get(role, current.progress),
     }
-    return attempts.adopt(current, job).model_copy(update=update)
+    return current.model_copy(update=update)
 
 
 def _train(draft: Draft) -> bool:
@@ -194,7 +227,17 @@ def _train(draft: Draft) -> bool:
     draft.set(phase="Training", reason=str(Reason.TRAINING))
     late = draft.now >= draft.deadline
     draft.set(sites=[_advance_site(draft, site, late) for site in draft.status.sites])
+    _tell_of_queue(draft, draft.status.sites)
+    if draft.observed.deferred:
+        draft.go_on()
     return _judge_quorum(draft, late)
+
+
+def _tell_of_queue(draft: Draft, jobs: Sequence[JobStatus | SiteStatus]) -> None:
+    """Say that the round stands still for want of quota: of its Jobs some wait in a queue and none runs."""
+    phases = {job.phase for job in jobs}
+    if "Queued" in phases and "Running" not in phases:
+        draft.set(reason=str(Reason.WAITING_FOR_QUOTA))
 
 
 def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
@@ -218,6 +261,8 @@ def _advance_site(draft: Draft, site: SiteStatus, late: bool) -> SiteStatus:
         )
     if late:
         text = f"No update before the deadline of {draft.spec.deadline}."
+        if site.phase == "Queued":
+            text = shortened(f"{text} Its Job was still waiting for quota: {site.message}")
         return site.model_copy(update={"phase": "Late", "reason": str(Reason.DEADLINE_EXCEEDED), "message": text})
     return _run_site(draft, site, job)
 
@@ -241,14 +286,18 @@ def _run_site(draft: Draft, site: SiteStatus, job: JobView | None) -> SiteStatus
     if closed is not None:
         draft.stop(job)
         return closed
-    before = site.failures
+    before = site
     site = attempts.advance(site, job, draft.policy, draft.now)
-    if site.failures > before and job is not None:
-        draft.spend(job)
+    if site.failures > before.failures:
+        draft.spend(before, site.namespace)
     if site.phase == "Pending":
+        if len(draft.launches) >= draft.timing.launches_at_once:
+            draft.go_on()
+            return site
         return draft.launch_site(site)
-    if site.phase == "Running":
-        draft.wait(draft.timing.progress_interval)
+    if site.phase in attempts.STARTED:
+        draft.renew_site(site, job)
+        draft.wait_for_progress()
         return site.model_copy(update={"progress": draft.observed.progress.get(site.name, site.progress)})
     if site.retry_time is not None:
         draft.wait_until(site.retry_time)
@@ -288,10 +337,9 @@ def _committed(draft: Draft, site: SiteStatus, late: bool = False) -> SiteStatus
     job = draft.observed.job("site", site.name)
     if job is not None and job.outcome == "active" and job.attempt == site.attempt and not late:
         return site  # the Job commits and then ends by itself; at the deadline what it committed counts
-    if isinstance(update, DamagedManifest) and site.phase != "Running":
+    if isinstance(update, DamagedManifest) and site.phase not in attempts.STARTED:
         return site  # it has been counted; it stays in the store until the round is deleted
-    if job is not None:
-        draft.spend(job)
+    draft.spend(site, site.namespace)
     if isinstance(update, DamagedManifest):
         return attempts.damaged(site, update.message, draft.policy, draft.now)
     draft.ledger.append(entry(draft.view, site, update, draft.now))
@@ -312,7 +360,8 @@ def _judge_quorum(draft: Draft, late: bool) -> bool:
         return True
     if late or done + active + len(refused) < quorum:
         why = f"at the deadline of {draft.spec.deadline}" if late else "and no more can come"
-        message = f"{done} updates {why}, the quorum is {quorum}. {display.problems(sites)}".strip()
+        todo = MORE_TIME if late else NEW_ROUND
+        message = " ".join(f"{done} updates {why}, the quorum is {quorum}. {display.problems(sites)} {todo}".split())
         draft.condition("QuorumReached", False, Reason.QUORUM_NOT_REACHED, message)
         draft.fail(Reason.QUORUM_NOT_REACHED, message)
         return False
@@ -338,8 +387,9 @@ def _aggregate(draft: Draft) -> None:
         draft.set(aggregation=_succeeded(draft, current, "aggregate"))
         draft.set(sites=[judged(site, result) for site in draft.status.sites])
         if result.model_digest is None:
-            draft.condition("QuorumReached", False, Reason.QUORUM_NOT_REACHED, result.message)
-            draft.fail(Reason.QUORUM_NOT_REACHED, result.message)
+            message = f"{result.message.removesuffix('.')}. {NEW_ROUND}"
+            draft.condition("QuorumReached", False, Reason.QUORUM_NOT_REACHED, message)
+            draft.fail(Reason.QUORUM_NOT_REACHED, message)
         else:
             manifest = draft.observed.models[result.model_digest]
             draft.complete(publication(draft.view, draft.status, manifest, result))
@@ -349,5 +399,6 @@ def _aggregate(draft: Draft) -> None:
         current, "aggregate", lambda attempt: aggregate_config(draft.view, draft.status, attempt)
     )
     draft.set(aggregation=current)
+    _tell_of_queue(draft, [current])
     if current.phase == "Failed":
-        draft.fail(Reason.AGGREGATION_FAILED, f"The updates could not be merged: {current.message}")
+        draft.fail(Reason.AGGREGATION_FAILED, f"The updates could not be merged: {current.message} {NEW_ROUND}")

@@ -33,6 +33,8 @@ class RoundView:
     spec_error: str = ""
     created: datetime | None = None
     deleting: bool = False
+    owner: str = ""
+    """UID of the Federation that made it; empty: none did."""
 
     @property
     def valid_spec(self) -> FederationRoundSpec:
@@ -56,6 +58,8 @@ class HospitalView:
     reference: HospitalReference
     spec: HospitalSpec | None
     spec_error: str = ""
+    epsilon_spent: float | None = None
+    """Its status.epsilonSpent."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,19 @@ class JobView:
     reason: str = ""
     message: str = ""
     """Why it failed, or why its Pod does not run yet."""
+    suspended: bool = False
+    """It waits in a queue to be admitted, or has been suspended again in favour of others."""
+    created: datetime | None = None
+    started: datetime | None = None
+    """When the Job was first allowed to make its Pod; a queue may have held it until then."""
+    ready: bool = False
+    """Whether its Pod runs."""
+    gpu: bool = False
+    """Whether it asks for a GPU."""
+    explained: bool = True
+    """Whether its Pods were looked at, as far as they can explain something."""
+    deferred: bool = False
+    """Whether it has ended and is shown as active: its end is left to the next look."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,11 @@ class Observed:
     progress: Mapping[str, Progress] = field(default_factory=dict)
     """Newest live report by site, or by role of a Job of the server."""
 
+    @property
+    def deferred(self) -> bool:
+        """Whether there is more to see than this snapshot shows: it is left to the next one."""
+        return any(job.deferred for job in self.jobs)
+
     def job(self, role: Role, site: str) -> JobView | None:
         """Return the Job of the newest attempt, or None."""
         return self._newest.get((role, site))
@@ -134,6 +156,8 @@ class Launch:
     """The hospital where a site Job runs; None for a Job of the server."""
     time_left: timedelta
     """Time after which the Job and its credentials are of no use."""
+    queue: str | None = None
+    """LocalQueue that admits the Job; None: it starts at once."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +188,8 @@ class Plan:
     """Finished Jobs whose Secrets are to be deleted."""
     publications: tuple[ModelPublication, ...] = ()
     ledger: tuple[LedgerEntry, ...] = ()
+    renewals: tuple[Launch, ...] = ()
+    """Jobs that wait for their Secret, which somebody deleted: they get another one."""
     launches: tuple[Launch, ...] = ()
     events: tuple[Event, ...] = ()
     delete_round: bool = False
@@ -190,8 +216,14 @@ class Timing:
     """Waiting times of the planner."""
 
     progress_interval: timedelta = timedelta(seconds=5)
-    """How often live progress is folded into the status."""
+    """How often live progress is folded into the status, in a round of up to ``small`` sites."""
+    longest_progress_interval: timedelta = timedelta(seconds=15)
+    """The same in the largest rounds, whose status is a thousand times as long."""
+    small: int = 100
+    """Sites of a round above which the interval grows with their number."""
     job_grace: timedelta = timedelta(seconds=30)
     """How long a Job may outlive the deadline when the operator is down."""
     server_job_limit: timedelta = timedelta(hours=24)
     """Time limit of the server's Jobs."""
+    launches_at_once: int = 50
+    """Most Jobs of sites that one plan launches. The rest follows when these are on record."""

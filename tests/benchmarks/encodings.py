@@ -75,22 +75,22 @@ def main() -> int:
 
 
 def measured(
-    names: Sequence[str], data: Path, folder: Path, seed: int, jobs: int
+    names: Sequence[str], data: Path, folder: Path, seed: int, jobs: int, arm: Arm = FEDERATED[ARM]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the row of each encoding as it is done, with ``jobs`` processes."""
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pool.submit(_start, data, folder / START, seed).result()
-        futures = {pool.submit(_measure, name, data, folder, seed): name for name in names}
+        pool.submit(_start, data, folder / START, seed, arm).result()
+        futures = {pool.submit(_measure, name, data, folder, seed, arm): name for name in names}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
 
-def _start(data: Path, folder: Path, seed: int) -> None:
+def _start(data: Path, folder: Path, seed: int, arm: Arm) -> None:
     """Make the model that all encodings start from, unless it is there."""
-    _laboratory(data, folder, seed).start()
+    _laboratory(data, folder, seed, arm).start()
 
 
-def _measure(name: str, data: Path, folder: Path, seed: int) -> dict[str, Any]:
+def _measure(name: str, data: Path, folder: Path, seed: int, arm: Arm) -> dict[str, Any]:
     """Return the row of an encoding, made in a folder of its own: stores and residuals bear one process at a time."""
     own = folder / name
     if not (own / "store").exists():
@@ -98,17 +98,16 @@ def _measure(name: str, data: Path, folder: Path, seed: int) -> dict[str, Any]:
         shutil.rmtree(copied, ignore_errors=True)
         shutil.copytree(folder / START / "store", copied)
         copied.rename(own / "store")
-    return _row(_laboratory(data, own, seed).run(name, PROFILE), LocalStore(own / "store"))
+    return _row(_laboratory(data, own, seed, arm).run(name, PROFILE), LocalStore(own / "store"))
 
 
-def _laboratory(data: Path, folder: Path, seed: int) -> Laboratory:
+def _laboratory(data: Path, folder: Path, seed: int, arm: Arm) -> Laboratory:
     logging.getLogger("umim").setLevel(logging.WARNING)  # in this worker process only
-    return Laboratory(load_packs(data), data, folder, seed, one_thread(), _arms())
+    return Laboratory(load_packs(data), data, folder, seed, one_thread(), _arms(arm))
 
 
-def _arms() -> dict[str, Arm]:
+def _arms(arm: Arm) -> dict[str, Arm]:
     """Return the arm with each encoding."""
-    arm = FEDERATED[ARM]
     return {
         name: replace(arm, aggregation={**arm.aggregation, "encoding": dict(encoding)})
         for name, encoding in ENCODINGS.items()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from umim.api.hospital import PrivacySpec
 from umim.api.jobs import DatasetLocation, InitJobConfig
+from umim.api.privacy import DifferentialPrivacySpec
 from umim.api.round import OptimisationSpec, TrainingSpec
 from umim.artifacts.files import sha256_of
 from umim.data.dataset import ImageDataset
@@ -35,10 +36,18 @@ ARCHITECTURE = "vit_pico_patch8_64"
 SIZE = 64
 DATA = Path("../shared/data/medical8")
 TRAINING = TrainingSpec(epochs=20, batch_size=32, learning_rate=1e-3)
+
+
+def _private(epsilon: float) -> TrainingSpec:
+    return TRAINING.model_copy(update={"differential_privacy": DifferentialPrivacySpec(target_epsilon=epsilon)})
+
+
 DEFENCES = (
     Defence("none", TRAINING, PrivacySpec()),
     Defence("clip+noise 0.001", TRAINING, PrivacySpec(clip_norm=1.0, noise_multiplier=0.001)),
     Defence("clip+noise 0.01", TRAINING, PrivacySpec(clip_norm=1.0, noise_multiplier=0.01)),
+    Defence("dp-sgd, epsilon 8", _private(8.0), PrivacySpec()),
+    Defence("dp-sgd, epsilon 2", _private(2.0), PrivacySpec()),
 )
 MODELS = 8
 SERVER_IMAGES = 2000

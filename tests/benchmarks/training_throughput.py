@@ -79,7 +79,7 @@ class Work:
         return ImageDataset(images, "classification", classes, names, np.arange(self.images))
 
 
-WORK = {"cpu": Work(), "cuda": Work("vit_base_patch16_224", 224, images=6400, batch_size=64)}
+WORK = {"cpu": Work(), "cuda": Work("vit_base_patch16_224", 224, images=6400, batch_size=64, epochs=3)}
 """Work by device, unless other is asked for."""
 
 
@@ -90,7 +90,7 @@ class Timed:
     seconds: float
     cpu_seconds: float
     saving_seconds: float
-    """That part of ``seconds`` in which checkpoints were written."""
+    """That part of ``seconds`` in which the training waited for checkpoints."""
     loss: float
     """Mean over the last epoch."""
     gpu_peak_bytes: int
@@ -112,8 +112,15 @@ class TimedCheckpoints(Checkpoints):
         metrics: Metrics,
     ) -> None:
         """Save and add the time. The GPU has nothing left to do here: the mean loss of the epoch was waited for."""
+        self.finish()
         started = time.perf_counter()
         super().save(epoch, model, optimiser, scaler, metrics)
+        self.seconds += time.perf_counter() - started
+
+    def finish(self) -> None:
+        """Wait for what is still being written, and add the time."""
+        started = time.perf_counter()
+        super().finish()
         self.seconds += time.perf_counter() - started
 
 
@@ -239,9 +246,10 @@ def compare(work: Work, repeats: int, runtime: Runtime) -> dict[str, Any]:
 def main() -> int:
     """Measure, write the file and print its summary."""
     gpu = torch.cuda.is_available()
-    arguments = _arguments(WORK["cuda" if gpu else "cpu"], "training-gpu.json" if gpu else "training.json")
+    usual = WORK["cuda" if gpu else "cpu"]
+    arguments = _arguments(usual, "training-gpu.json" if gpu else "training.json")
     runtime = start_runtime(arguments.threads)
-    work = Work(arguments.architecture, arguments.image_size, arguments.images, arguments.batch_size)
+    work = Work(arguments.architecture, arguments.image_size, arguments.images, arguments.batch_size, usual.epochs)
     load = os.getloadavg()[0]
     result = compare(work, arguments.repeats, runtime)
     result["hardware"] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import socket
 import socketserver
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tests.contract.servers import ADMIN, BUCKET, OPERATOR, MinioServer, free_port, minio
+from tests.contract.servers import ADMIN, BUCKET, OPERATOR, MinioServer, free_port
 from umim.artifacts.minio import MinioStore, PassingStoreError, RetryPolicy
 from umim.artifacts.provision import provision
 from umim.errors import AccessDeniedError, ConfigError, NotFoundError, StoreError
@@ -155,48 +154,6 @@ def test_wrong_credentials_are_refused(minio_server: MinioServer, credentials: S
         store.get("a/b")
     with pytest.raises(AccessDeniedError, match="refused"):
         store.put("a/b", b"", if_absent=True)
-
-
-@pytest.fixture
-def certificates(tmp_path: Path) -> Path:
-    """A folder with a key and a certificate of 127.0.0.1 that nobody trusts yet."""
-    folder = tmp_path / "certificates"
-    folder.mkdir()
-    command: list[str | Path] = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=umim-test",
-    ]
-    command += [
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-keyout",
-        folder / "private.key",
-        "-out",
-        folder / "public.crt",
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return folder
-
-
-def test_tls_needs_a_certificate_that_is_trusted(
-    minio_binary: Path, tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with minio(minio_binary, tmp_path, free_port(), certificates) as settings:
-        with pytest.raises(StoreError, match="certificate is not trusted; name its CA's file in SSL_CERT_FILE"):
-            provision(StoreSetupSettings(store=settings, admin=ADMIN), patience_seconds=600)
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "public.crt"))
-        provision(StoreSetupSettings(store=settings, admin=ADMIN), patience_seconds=60)
-        store = MinioStore.from_settings(settings, QUICK)
-        assert store.put("rounds/tls/a", b"sealed", if_absent=True) is True
-        assert store.get("rounds/tls/a") == b"sealed"
 
 
 def test_moved_bytes_are_counted(minio_server: MinioServer, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from umim_operator.credentials import Mint
 LIFETIME = timedelta(minutes=15)
 MARK = 100_000.0
 """Seconds that this training does not take."""
+EPOCHS = 120
+"""Long enough to be killed after the first report and checkpoint."""
 PATIENT = tenacity.Retrying(stop=tenacity.stop_after_delay(300), wait=tenacity.wait_fixed(0.1), reraise=True)
 
 
@@ -37,7 +39,7 @@ def init_config(folder: Path, attempt: int, uid: str) -> InitJobConfig:
         architecture="test_vit",
         image_size=32,
         init="mim",
-        optimisation=OptimisationSpec(epochs=300, batch_size=8),
+        optimisation=OptimisationSpec(epochs=EPOCHS, batch_size=8),
         data=DatasetLocation(path=str(folder / "pool.npz"), format="npz", task="none"),
         work_path=str(folder / f"work-{attempt}"),
     )
@@ -94,4 +96,4 @@ def test_a_pretraining_whose_pod_is_killed_goes_on_from_the_store(
     assert manifest.metrics["seconds"] > MARK, "the second attempt goes on from the first one's newest checkpoint"
     assert store.list(prefix) == []
     last = progress_reader.latest(uid, ["init"]).by_source["init"]
-    assert (last.epoch, last.epochs) == (300, 300)
+    assert (last.epoch, last.epochs) == (EPOCHS, EPOCHS)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from hack.testenv.hospitals import NAME, Hospitals, Site
+from hack.testenv.models import START
 from hack.testenv.platform import FEDERATION, PREFIX, Platform
 from hack.testenv.rounds import Round, round_body
 from hack.testenv.waiting import wait_until
-from tests.e2e.conftest import START, Launch
+from tests.e2e.conftest import Launch
 
 
 def _nothing_runs(made: Round, site: Site) -> bool:

@@ -84,14 +84,7 @@ def test_they_list_and_delete_nothing(stolen: Stolen) -> None:
 
 
 def test_the_redis_user_appends_to_its_own_stream_and_nothing_else(platform: Platform, stolen: Stolen) -> None:
-    admin = platform.redis().connection_pool.connection_kwargs
-    client = redis.Redis(
-        host=admin["host"],
-        port=admin["port"],
-        username=stolen.values[contract.ENV_REDIS_USERNAME],
-        password=stolen.values[contract.ENV_REDIS_PASSWORD],
-        socket_timeout=10,
-    )
+    client = platform.redis(stolen.values[contract.ENV_REDIS_USERNAME], stolen.values[contract.ENV_REDIS_PASSWORD])
     own = contract.progress_stream(stolen.round.uid, stolen.site.name)
     assert client.xadd(own, {"progress": "{}"})
     for forbidden in (

@@ -14,6 +14,8 @@ from hack.testenv.images import write_textures
 from hack.testenv.platform import FEDERATION, PREFIX, Platform
 from hack.testenv.volumes import federation_volume
 
+pytestmark = pytest.mark.alone("it kills the operator")
+
 CLAIM = "campaign-pool"
 NAMES = ["campaign-s1-one-r1", "campaign-s2-two-r1", "campaign-s3-three-r1"]
 POOL = {"claimName": CLAIM, "path": "pool.npz", "format": "npz", "task": "none"}

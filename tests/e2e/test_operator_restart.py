@@ -10,7 +10,12 @@ from hack.testenv.hospitals import Hospitals, Site
 from hack.testenv.platform import OPERATOR, PREFIX, Platform
 from hack.testenv.rounds import RANDOM, Round
 from hack.testenv.waiting import wait_until
+from tests.e2e.chaos.cases import CASES
+from tests.e2e.chaos.rows import assert_nothing_lost
+from tests.e2e.chaos.world import World
 from tests.e2e.conftest import Launch
+
+pytestmark = pytest.mark.alone("it kills the operator")
 
 Object = dict[str, Any]
 
@@ -23,21 +28,25 @@ def _uids(round_: Round) -> set[str]:
     return {job["metadata"]["uid"] for job in round_.jobs()}
 
 
-@pytest.mark.parametrize("phase", ["Initializing", "Training", "Aggregating", "Complete"])
-def test_a_round_whose_operator_is_killed_completes_with_one_attempt_a_job(
-    platform: Platform, launch: Launch, sites: tuple[Site, Site, Site], phase: str
+def test_a_round_whose_operator_is_killed_in_every_phase_completes_with_one_attempt_a_job(
+    platform: Platform, launch: Launch, sites: tuple[Site, Site, Site]
 ) -> None:
-    round_ = launch(f"kill-{phase.lower()}", *sites[:2], parent=RANDOM)
-    round_.wait_phase(phase)
-    uids = _uids(round_)
-    platform.kill_operator()
+    round_ = launch("killed", *sites[:2], parent=RANDOM)
+    made: set[str] = set()
+    for phase in ("Initializing", "Training", "Aggregating", "Complete"):
+        round_.wait_phase(phase)
+        made |= _uids(round_)
+        platform.kill_operator()
     platform.wait_ready(OPERATOR)
-    round_.wait_phase("Complete")
     assert set(_attempts(round_).values()) == {(1, 0)}
     assert (round_.status["initialization"]["attempt"], round_.status["aggregation"]["attempt"]) == (1, 1)
     assert len(round_.jobs()) == 4
-    assert uids <= _uids(round_)
+    assert made == _uids(round_)
     assert round_.secrets() == []
+
+
+def test_two_operators_at_once_make_every_job_once_and_lose_nothing(world: World) -> None:
+    assert_nothing_lost(list(CASES["operator-twice"].run(world)))
 
 
 def test_a_committed_update_is_not_made_again_after_a_restart(

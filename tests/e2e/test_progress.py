@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hack.testenv.hospitals import Site
 from hack.testenv.platform import REDIS, Platform
 from tests.e2e.conftest import Launch
@@ -25,6 +27,7 @@ def test_progress_shows_while_sites_train(launch: Launch, sites: tuple[Site, Sit
     assert round_.status["progress"] == "100%"
 
 
+@pytest.mark.alone("it stops Redis")
 def test_a_round_completes_without_redis(platform: Platform, launch: Launch, sites: tuple[Site, Site, Site]) -> None:
     platform.scale(REDIS, 0)
     try:

@@ -66,7 +66,7 @@ def test_the_gpu_and_its_half_precision_are_chosen(runtime: Runtime) -> None:
 def test_images_are_copied_from_pinned_memory_alone(runtime: Runtime) -> None:
     batches = Batches(dataset(64), np.arange(64), 16, runtime.device)
     list(batches.ordered())  # starts CUDA
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as found:
         list(batches.ordered())
         torch.cuda.synchronize()
     copies = [event.name for event in found.events() if "HtoD" in event.name]
@@ -237,6 +237,7 @@ def test_the_optimiser_s_state_goes_through_a_checkpoint_bit_by_bit(tmp_path: Pa
     scaler.update(1234.0)
     checkpoints = Checkpoints(tmp_path, "0" * 64)
     checkpoints.save(1, learner, optimiser, scaler, {})
+    checkpoints.finish()
     other, its_optimiser, its_scaler = made()
     assert checkpoints.resume(other, its_optimiser, its_scaler) is not None
     assert its_scaler.get_scale() == 1234.0

@@ -25,6 +25,7 @@ def test_every_default_is_visible_after_apply(clean: Platform) -> None:
         "mixing": "none",
         "encoding": {"format": "full"},
         "scales": [1],
+        "resources": {},
     }
     assert (spec["deadline"], spec["retries"], spec["suspend"]) == ("1h", 2, False)
     hospital = clean.api.create(good_hospital(), dry_run=True)["spec"]

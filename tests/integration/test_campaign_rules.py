@@ -28,6 +28,7 @@ FIELDS: dict[str, Any] = {
     "distillation": {"epochs": 5},
     "deadline": "2h",
     "retries": 9,
+    "queueName": "umim",
 }
 """A change of every field that the first stage freezes."""
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from hack.testenv.hospitals import Hospitals, Site
-from hack.testenv.platform import FEDERATION, PREFIX, ROOT, SYSTEM, Platform
+from hack.testenv.platform import FEDERATION, PREFIX, SYSTEM, Platform
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +19,7 @@ def site(hospitals: Hospitals) -> Site:
 
 def _checks(platform: Platform, namespace: str) -> tuple[int, dict[str, Any]]:
     arguments = ["preflight", "-n", namespace, "--operator-namespace", SYSTEM, "-o", "json"]
-    done = subprocess.run(
-        [sys.executable, "-c", "from umim.cli.main import app; app()", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "KUBECONFIG": str(platform.kubeconfig)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = platform.run_umim(*arguments)
     return done.returncode, {one["name"]: one for one in json.loads(done.stdout)}
 
 

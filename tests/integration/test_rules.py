@@ -137,6 +137,7 @@ CHANGES: dict[str, Any] = {
     "deadline": "2h",
     "retries": 9,
     "ttlAfterFinished": "1h",
+    "queueName": "umim",
 }
 
 

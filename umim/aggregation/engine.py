@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
@@ -21,7 +20,7 @@ from umim.aggregation.combine import combined
 from umim.aggregation.gram import block_gram, norms, total
 from umim.aggregation.interface import Array, Combination, Matrix, Part, Reduction
 from umim.aggregation.mixing import nearest_neighbors, transformed
-from umim.aggregation.passes import Slice, TensorValues, lockstep, slices
+from umim.aggregation.passes import AHEAD, LARGE_SLICE_BYTES, SLICE_BYTES, Slice, TensorValues, lockstep, slices
 from umim.aggregation.updates import BadUpdateError, Update, UpdateReader, check_finite, check_squares
 from umim.api.round import AggregationSpec
 from umim.artifacts.floats import FLOATS
@@ -31,26 +30,15 @@ from umim.errors import ArtifactError
 
 T = TypeVar("T")
 
+Progress = Callable[[int, int], None]
+"""Told how much is done, and of how much."""
+
 CHUNK = 1 << 16
 """Values that one thread reduces at a time: the sums of a chunk stay in its core's cache."""
 
 
-@dataclass(frozen=True)
-class Threads:
-    """How many threads a merge may use. No result depends on it."""
-
-    reading: int = 2
-    """Threads that read, decode and hash: more than there are cores where a read waits for the network."""
-    reducing: int = 2
-    """Threads that reduce."""
-
-
-@dataclass(frozen=True)
-class Pools:
-    """The threads of one pass."""
-
-    reading: ThreadPoolExecutor
-    reducing: ThreadPoolExecutor
+def untold(_done: int, _total: int) -> None:
+    """Nobody wants to know."""
 
 
 class Engine:
@@ -59,11 +47,24 @@ class Engine:
     Every method that reads updates raises BadUpdateError for the first that is not what it should be.
     """
 
-    def __init__(self, parent: Source, updates: Sequence[Update], spec: AggregationSpec, threads: Threads) -> None:
-        """``updates``: at least one, sorted by site. Raises ArtifactError when the parent is no tensors file."""
+    def __init__(
+        self,
+        parent: Source,
+        updates: Sequence[Update],
+        spec: AggregationSpec,
+        threads: int,
+        progress: Progress = untold,
+    ) -> None:
+        """``updates``: at least one, sorted by site. Raises ArtifactError when the parent is no tensors file.
+
+        ``threads`` read, hash and reduce, beside the one that asks: no result depends on it. More than there are cores
+        where a read waits for the network. ``progress`` is told of every pass how many of its slices are done, from 0,
+        and how many there are.
+        """
         self._updates = tuple(updates)
         self._spec = spec
         self._threads = threads
+        self._progress = progress
         layout = read_layout(parent, "the parent")
         self.parent = parent
         """The parent's tensors file."""
@@ -86,7 +87,7 @@ class Engine:
         count = len(self._updates)
         gram = np.zeros((count, count))
 
-        def block(part: Part, _: Array) -> Matrix:
+        def block(part: Part) -> Matrix:
             changes = np.empty((count, part.parent.size))
             for number, (update, values) in enumerate(zip(self._updates, part.values, strict=True)):
                 # Subtracted in the type of the values: the very changes that the merge works on.
@@ -96,7 +97,10 @@ class Engine:
                     check_squares(update, part.name, changes[number])
             return block_gram(changes)
 
-        for _, _, _, blocks in self._each_slice(block, range(count)):
+        def work(piece: Slice, parent: Array, values: Sequence[Array], _: int) -> list[Matrix]:
+            return [block(part) for part, _ in _chunks(Part(piece.slot.name, values, parent))]
+
+        for _, _, blocks in self._each_slice(work, range(count), SLICE_BYTES):
             for one in blocks:
                 gram += one
         return gram
@@ -108,27 +112,35 @@ class Engine:
         return found
 
     def thresholds(self, density: float) -> Mapping[str, Matrix]:
-        """See ``Cohort``. Holds whole tensors: one for each reading thread."""
+        """See ``Cohort``. Holds whole tensors: one for each thread."""
         mapping = self._filtered[0] if self._filters else None
         # Clipping scales each change by itself. Mixing is refused beside ties, see ``names``.
         factors: list[float | None] = [None] * len(self._updates)
         if mapping is not None:
             factors = [float(one) for one in np.diag(mapping)]
         found: dict[str, Matrix] = {}
-        with self._pools() as pools, self._opened(range(len(self._updates)), pools) as readers:
-            for slot in self.layout.slots:
-                if slot.info.dtype in FLOATS and slot.elements:
-                    piece = Slice(slot, 0, slot.elements)
-                    before = self._before.values(piece, bytearray(piece.buffer_bytes))
-                    threshold = _threshold(piece, before, density)
-                    found[slot.name] = np.array(list(pools.reading.map(threshold, readers, factors)))
+        with self._pool() as pool, self._opened(range(len(self._updates)), pool) as readers:
+            pieces = [
+                Slice(slot, 0, slot.elements)
+                for slot in self.layout.slots
+                if slot.info.dtype in FLOATS and slot.elements
+            ]
+            self._progress(0, len(pieces))
+            for done, piece in enumerate(pieces, start=1):
+                before = self._before.values(piece, bytearray(piece.buffer_bytes))
+                threshold = _threshold(piece, before, density)
+                found[piece.slot.name] = np.array(list(pool.map(threshold, readers, factors)))
+                self._progress(done, len(pieces))
         return found
 
-    def merged(self, plan: Combination | Reduction) -> Generator[tuple[Slice, Array, Array]]:
+    def merged(
+        self, plan: Combination | Reduction, into: Mapping[str, Array] | None = None
+    ) -> Generator[tuple[Slice, Array, Array]]:
         """Yield the floating-point tensors in the order of the file, in pieces: the parent's values and the merged.
 
-        The parent's are valid until the next piece is asked for, the merged until the next but one. Raises
-        ArtifactError when the merge leaves the range of its type.
+        Both are valid until the next piece is asked for. With ``into``, a 1-D array for each of these tensors in the
+        type of its values, the merged lie there and stay. Raises ArtifactError when the merge leaves the range of its
+        type: all merged values are finite.
         """
         mapping = self._filtered[0] if self._filters else None
         chosen = list(range(len(self._updates)))
@@ -140,9 +152,22 @@ class Engine:
             reduce = self._combination(chosen, [float(coefficients[number]) for number in chosen])
         else:
             reduce = self._columns(plan, mapping)
-        with closing(self._each_slice(reduce, chosen)) as each:
-            for piece, before, values, _ in each:
-                yield piece, before, values
+        arrays: list[Array] = [np.empty(0, np.float32)] * AHEAD
+
+        def work(piece: Slice, parent: Array, values: Sequence[Array], turn: int) -> Array:
+            if into is not None:
+                out = into[piece.slot.name][piece.start : piece.stop]
+            else:
+                if arrays[turn].size < parent.size or arrays[turn].dtype != parent.dtype:
+                    arrays[turn] = np.empty_like(parent)
+                out = arrays[turn][: parent.size]
+            reduce(Part(piece.slot.name, values, parent), out)
+            return out
+
+        # Every merged value is a matter of its own, so that the slices' size changes none.
+        hashed = any(self._updates[number].digest is not None for number in chosen)
+        with closing(self._each_slice(work, chosen, SLICE_BYTES if hashed else LARGE_SLICE_BYTES)) as each:
+            yield from each
 
     def _combination(self, chosen: Sequence[int], coefficients: Sequence[float]) -> Callable[[Part, Array], None]:
         updates = [self._updates[number] for number in chosen]
@@ -156,12 +181,12 @@ class Engine:
             if not finite:
                 for update, values in zip(updates, part.values, strict=True):
                     check_finite(update, part.name, values)
-                raise ArtifactError(f"merged tensor {part.name} is not finite in {merged.dtype}")
+            _check_merged(part, finite)
 
         return reduce
 
     def _columns(self, reduction: Reduction, mapping: Matrix | None) -> Callable[[Part, Array], None]:
-        def reduce(part: Part, merged: Array) -> None:
+        def chunk(part: Part, merged: Array) -> None:
             for update, values in zip(self._updates, part.values, strict=True):
                 check_finite(update, part.name, values)
             if mapping is not None:
@@ -170,38 +195,35 @@ class Engine:
                     combined(part.values, part.parent, row.tolist(), values)
                 part = Part(part.name, filtered, part.parent)
             merged[:] = reduction.reduce(part)
+            _check_merged(part, bool(np.isfinite(merged).all()))
+
+        def reduce(part: Part, merged: Array) -> None:
+            for one, at in _chunks(part):
+                chunk(one, merged[at])
 
         return reduce
 
     def _each_slice(
-        self, work: Callable[[Part, Array], T], chosen: Sequence[int]
-    ) -> Generator[tuple[Slice, Array, Array, list[T]]]:
-        """Yield every slice, the parent's values, an array as large, and in order what ``work`` makes of the chunks.
+        self,
+        work: Callable[[Slice, Array, Sequence[Array], int], T],
+        chosen: Sequence[int],
+        slice_bytes: int,
+    ) -> Generator[tuple[Slice, Array, T]]:
+        """Yield every slice, the parent's values, and what ``work`` makes of them and the updates' values.
 
-        ``work`` may write to its part of the array, which is used again for the next slice but one.
+        ``work`` is called as in ``lockstep``.
         """
-        arrays: list[Array] = [np.empty(0, np.float32), np.empty(0, np.float32)]
 
-        def reduce(starts: Sequence[int], name: str, parent: Array, values: Sequence[Array], out: Array) -> list[T]:
-            with np.errstate(all="ignore"):  # what is not finite is looked for, and named
-                chunks = [slice(start, start + CHUNK) for start in starts]
-                return [work(Part(name, [one[at] for one in values], parent[at]), out[at]) for at in chunks]
+        def reduce(piece: Slice, values: Sequence[Array], turn: int) -> T:
+            return work(piece, values[0], values[1:], turn)
 
-        with self._pools() as pools, self._opened(chosen, pools) as readers:
-            pieces = slices(self.layout, len(self._updates))
-            running = lockstep([self._before, *readers], pieces, pools.reading, self._threads.reading)
-            with closing(running):
-                for piece, (parent, *values) in running:
-                    arrays.reverse()
-                    if arrays[0].size < parent.size or arrays[0].dtype != parent.dtype:
-                        arrays[0] = np.empty_like(parent)
-                    out = arrays[0][: parent.size]
-                    starts = range(0, parent.size, CHUNK)
-                    share = -(-len(starts) // self._threads.reducing)
-                    shares = [starts[first : first + share] for first in range(0, len(starts), share)]
-                    tasks = [pools.reducing.submit(reduce, one, piece.slot.name, parent, values, out) for one in shares]
-                    # Here and not where they are used: what a task raises must pass ``_opened``.
-                    yield piece, parent, out, [result for task in tasks for result in task.result()]
+        with self._pool() as pool, self._opened(chosen, pool) as readers:
+            pieces = tuple(slices(self.layout, len(self._updates), slice_bytes))
+            self._progress(0, len(pieces))
+            with closing(lockstep([self._before, *readers], pieces, reduce, pool, self._threads)) as running:
+                for done, (piece, values, result) in enumerate(running, start=1):
+                    yield piece, values[0], result
+                    self._progress(done, len(pieces))
 
     @property
     def _filters(self) -> bool:
@@ -224,7 +246,7 @@ class Engine:
         return mapping, gram
 
     @contextmanager
-    def _opened(self, chosen: Sequence[int], pools: Pools) -> Iterator[list[UpdateReader]]:
+    def _opened(self, chosen: Sequence[int], pool: ThreadPoolExecutor) -> Iterator[list[UpdateReader]]:
         """Open updates for one pass and check their digests at its end."""
         readers = [UpdateReader(self._updates[number], self.layout.infos, self._before) for number in chosen]
         try:
@@ -233,21 +255,30 @@ class Engine:
             # Where the bytes are others than those that were committed, that is the reason to name.
             next(reader for reader in readers if reader.update.site == bad.site).verify()
             raise
-        list(pools.reading.map(UpdateReader.verify, readers))
+        list(pool.map(UpdateReader.verify, readers))
 
     @contextmanager
-    def _pools(self) -> Iterator[Pools]:
+    def _pool(self) -> Iterator[ThreadPoolExecutor]:
         # These threads use all cores already: BLAS' own would only wait for each other. Some builds of BLAS have one
         # limit, some have one for each thread that calls, so it is set here and in the threads.
         blas = ThreadpoolController()
         with (
             blas.limit(limits=1, user_api="blas"),
-            ThreadPoolExecutor(self._threads.reading) as reading,
-            ThreadPoolExecutor(
-                self._threads.reducing, initializer=lambda: blas.limit(limits=1, user_api="blas")
-            ) as reducing,
+            ThreadPoolExecutor(self._threads, initializer=lambda: blas.limit(limits=1, user_api="blas")) as pool,
         ):
-            yield Pools(reading, reducing)
+            yield pool
+
+
+def _check_merged(part: Part, finite: bool) -> None:
+    if not finite:
+        raise ArtifactError(f"merged tensor {part.name} is not finite in {part.parent.dtype}")
+
+
+def _chunks(part: Part) -> Iterator[tuple[Part, slice]]:
+    """Yield a part in chunks, and where each lies in it."""
+    for start in range(0, part.parent.size, CHUNK):
+        at = slice(start, start + CHUNK)
+        yield Part(part.name, [one[at] for one in part.values], part.parent[at]), at
 
 
 def weight(spec: AggregationSpec, samples: int) -> int:

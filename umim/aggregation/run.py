@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from umim import contract
-from umim.aggregation.engine import Engine, Threads
+from umim.aggregation.engine import Engine, Progress, untold
 from umim.aggregation.interface import Matrix
 from umim.aggregation.merge import Merged, decode_file, merge_files
 from umim.aggregation.names import fewest_sites
@@ -25,7 +25,7 @@ from umim.api.jobs import AggregateJobConfig
 from umim.api.round import EncodingSpec
 from umim.artifacts.models import fetch_model, fetch_parts
 from umim.artifacts.parts import read_parts
-from umim.artifacts.sources import FileSource, Source, StoredSource
+from umim.artifacts.sources import MappedSource, Source, StoredSource
 from umim.artifacts.store import ObjectStore
 from umim.errors import ArtifactError, ConfigError
 from umim.models.state import ModelState
@@ -34,7 +34,7 @@ RANGES_BYTES = 128 << 20
 """Bytes of updates that are held as read from the store, all sites together."""
 SMALLEST_RANGE, LARGEST_RANGE = 256 << 10, 8 << 20
 READING_THREADS = 8
-"""Reads from the store wait for the network, not for a core."""
+"""Fewest threads: reads from the store wait for the network, not for a core."""
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,14 @@ def collect(store: ObjectStore, config: AggregateJobConfig, work: Path) -> Colle
     return Collected(parent, parent_path, parts, heads, updates, exclusions)
 
 
-def merge(store: ObjectStore, config: AggregateJobConfig, collected: Collected, threads: int, work: Path) -> Outcome:
+def merge(
+    store: ObjectStore,
+    config: AggregateJobConfig,
+    collected: Collected,
+    threads: int,
+    work: Path,
+    progress: Progress = untold,
+) -> Outcome:
     """Merge the collected updates and write the model to a folder; read each only as it is merged.
 
     An update whose bytes are not what they should be is left out, and the merge starts again without it. Raises
@@ -108,11 +115,11 @@ def merge(store: ObjectStore, config: AggregateJobConfig, collected: Collected, 
     scales = config.aggregation.scales
     updates, exclusions = list(collected.updates), list(collected.exclusions)
     fewest = max(config.quorum, fewest_sites(config.aggregation))
-    with FileSource(collected.parent_path) as parent, _optimiser_files(store, config, collected, work) as slots:
+    with MappedSource(collected.parent_path) as parent, _optimiser_files(store, config, collected, work) as slots:
         while len(updates) >= fewest:
             _log.info("merging %d updates by %s", len(updates), config.aggregation.strategy)
             sources = [_update(store, update, config.aggregation.encoding, len(updates)) for update in updates]
-            engine = Engine(parent, sources, config.aggregation, Threads(READING_THREADS, threads))
+            engine = Engine(parent, sources, config.aggregation, max(READING_THREADS, threads), progress)
             try:
                 merged = merge_files(strategy, engine, work, scales[0] if len(scales) == 1 else 1.0, slots)
             except BadUpdateError as bad:
@@ -135,16 +142,20 @@ def fetch_encoder(
     """
     encoding = config.aggregation.encoding
     path = work / "teachers" / f"{update.site}.safetensors"
-    with FileSource(parent_path) as parent:
+    with MappedSource(parent_path) as parent:
         try:
             return decode_file(parent, _update(store, update, encoding, 1), path)
         except BadUpdateError as bad:
             raise ArtifactError(f"{update.key} is not what it was when it was merged: {bad}") from bad
 
 
+def range_bytes(count: int) -> int:
+    """Return in ranges of how many bytes so many updates are read from the store at once."""
+    return min(LARGEST_RANGE, max(SMALLEST_RANGE, RANGES_BYTES // count))
+
+
 def _update(store: ObjectStore, update: ReceivedUpdate, encoding: EncodingSpec, count: int) -> Update:
-    size = min(LARGEST_RANGE, max(SMALLEST_RANGE, RANGES_BYTES // count))
-    source = StoredSource(store, update.key, update.size_bytes, size)
+    source = StoredSource(store, update.key, update.size_bytes, range_bytes(count))
     return Update(update.site, update.samples, source, update.digest, encoding)
 
 
@@ -165,7 +176,7 @@ def _optimiser_files(
                 key = contract.optimiser_key(config.parent.digest, digest)
                 if store.download(key, path) != digest:
                     raise ArtifactError(f"{key} has another sha256 than its name: the stored object is damaged")
-                found[name.removeprefix(prefix)] = stack.enter_context(FileSource(path))
+                found[name.removeprefix(prefix)] = stack.enter_context(MappedSource(path))
         yield found
 
 

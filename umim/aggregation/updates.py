@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from umim.api.round import EncodingSpec
 from umim.artifacts.encodings import Decoder, NotFiniteError, encoded_infos
 from umim.artifacts.layout import Layout, plan_layout, read_layout
 from umim.artifacts.models import check_tensors
-from umim.artifacts.sources import HashingSource, Source
+from umim.artifacts.sources import HashingSource, Scratch, Source
 from umim.errors import ArtifactError
 
 FULL = EncodingSpec()
@@ -56,7 +55,7 @@ class UpdateReader:
         """The update that is read."""
         self._hashing = None if update.digest is None else HashingSource(update.source)
         source, encoding = self._hashing or update.source, update.encoding
-        with self._blaming():
+        try:
             layout = read_layout(source, "the update")
             expected = encoded_infos(parent, encoding.format, encoding.kept)
             check_tensors(layout.infos, expected, "the update", expectation(encoding))
@@ -66,11 +65,15 @@ class UpdateReader:
                 if encoding.format == "full"
                 else _Changed(Decoder(source, layout, parent, encoding.format), before)
             )
+        except ArtifactError as error:
+            raise self._blamed(error) from error
 
-    def values(self, piece: Slice, buffer: bytearray) -> Array:
+    def values(self, piece: Slice, buffer: Scratch) -> Array:
         """See ``Reader``. Raises BadUpdateError."""
-        with self._blaming():
+        try:
             return self._reader.values(piece, buffer)
+        except ArtifactError as error:
+            raise self._blamed(error) from error
 
     def check_finite(self, name: str, values: Array) -> None:
         """Raise BadUpdateError unless these values of a tensor, read before, are finite."""
@@ -92,15 +95,12 @@ class UpdateReader:
             message = f"the tensors have sha256 {found}, file.digest is {self.update.digest}"
             raise BadUpdateError(self.update.site, "DigestMismatch", message)
 
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        try:
-            yield
-        except NotFiniteError as error:
-            raise BadUpdateError(self.update.site, "NotFinite", str(error)) from error
-        except ArtifactError as error:
-            self.verify()  # other bytes than those that were committed are the better reason
-            raise BadUpdateError(self.update.site, "TensorsMismatch", str(error)) from error
+    def _blamed(self, error: ArtifactError) -> BadUpdateError:
+        """Return what an error says of the update. Raises BadUpdateError where there is a better reason."""
+        if isinstance(error, NotFiniteError):
+            return BadUpdateError(self.update.site, "NotFinite", str(error))
+        self.verify()  # other bytes than those that were committed are the better reason
+        return BadUpdateError(self.update.site, "TensorsMismatch", str(error))
 
 
 class _Changed:
@@ -110,7 +110,7 @@ class _Changed:
         self._decoder = decoder
         self._before = before
 
-    def values(self, piece: Slice, buffer: bytearray) -> Array:
+    def values(self, piece: Slice, buffer: Scratch) -> Array:
         """See ``Reader``."""
         before = self._before.values(piece, bytearray(8 * (piece.stop - piece.start)))
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is looked for, and named

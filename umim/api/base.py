@@ -93,6 +93,8 @@ Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 DnsLabel = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, min_length=1, max_length=63)]
 DnsSubdomain = Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, min_length=1, max_length=253)]
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=32)]
+QueueName = DnsLabel
+"""Name of a LocalQueue of Kueue. It becomes a label, so that it has at most 63 characters."""
 
 
 PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]

@@ -13,6 +13,7 @@ from umim.api.base import (
     Duration,
     FiniteFloat,
     ModelReference,
+    QueueName,
     ResourceRequirements,
     Timestamp,
     cel_rules,
@@ -102,6 +103,8 @@ class FederationSpec(ApiModel):
     """Time that the sites have in each round, see FederationRound."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a failed Job of a round is tried again, see FederationRound."""
+    queue_name: QueueName | None = None
+    """LocalQueue of Kueue that admits the server's Jobs, see FederationRound."""
     stages: Annotated[list[StageSpec], Field(min_length=1, max_length=MOST_STAGES, json_schema_extra=_list_map("name"))]
     """The stages in their order. A stage that has started may not be edited, removed or moved; later ones may be
     edited, added and removed while the campaign runs."""

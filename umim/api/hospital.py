@@ -15,6 +15,7 @@ from umim.api.base import (
     FiniteFloat,
     PublicKey,
     Quantity,
+    QueueName,
     Timestamp,
     cel_rules,
 )
@@ -105,6 +106,9 @@ class HospitalSpec(ApiModel):
     """PersistentVolumeClaim, in the same namespace, for checkpoints of running rounds."""
     service_account_name: DnsSubdomain = "umim-site"
     """ServiceAccount of the site's Pods. It needs no rights in the API."""
+    queue_name: QueueName | None = None
+    """LocalQueue of Kueue, in the same namespace, that admits the site's Jobs. Time in the queue counts towards the
+    round's deadline. Default: Jobs start at once."""
     max_resources: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
     """Upper bound of what a round may ask for here, by resource name (cpu, memory, nvidia.com/gpu). A round
     that asks for more is refused. Default: no bound but the namespace's quota."""

@@ -19,6 +19,7 @@ from umim.api.base import (
     Metrics,
     ModelReference,
     PublicKey,
+    QueueName,
     ResourceRequirements,
     Timestamp,
     cel_rules,
@@ -258,6 +259,9 @@ class AggregationSpec(ApiModel):
     scales: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1, max_length=16)] = [1.0]
     """Factors for the merged change of the parent. Of several, the one with the smallest masked image modelling
     loss on the server's images is taken."""
+    resources: ResourceRequirements = ResourceRequirements()
+    """Resources of the aggregator Job. Default: as for a site. A merge takes less than 1Gi of memory whatever the
+    number of hospitals and the size of the model, but with ties, which holds a whole tensor in each thread."""
 
 
 class DistillationSpec(OptimisationSpec):
@@ -273,7 +277,7 @@ class DistillationSpec(OptimisationSpec):
     images: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Images of the server that are learned from, drawn by the seed; every pass has the same. Default: all."""
     resources: ResourceRequirements = ResourceRequirements()
-    """Resources of the aggregator Job, which distils. Default: as for a site."""
+    """Resources of the aggregator Job, which distils, in place of aggregation.resources. Default: those."""
 
 
 PRETRAINING_RULES: tuple[dict[str, str], ...] = (
@@ -325,6 +329,9 @@ class FederationRoundSpec(ApiModel):
     30m. Then the round aggregates if quorum holds, else it fails with reason QuorumNotReached."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a failed site is tried again, with backoff. The same number holds for the other Jobs."""
+    queue_name: QueueName | None = None
+    """LocalQueue of Kueue, in the round's namespace, that admits the server's Jobs. Each hospital names the queue of
+    its own Jobs in its Hospital. Default: the server's Jobs start at once."""
     suspend: bool = False
     """Stops the round's Jobs without losing what is trained; false continues it and starts the deadline
     anew."""
@@ -350,8 +357,8 @@ class FederationRoundSpec(ApiModel):
     )
 
 
-SitePhase = Literal["Pending", "Refused", "Running", "Backoff", "Succeeded", "Failed", "Excluded", "Late"]
-JobPhase = Literal["Pending", "Running", "Backoff", "Succeeded", "Failed"]
+SitePhase = Literal["Pending", "Refused", "Queued", "Running", "Backoff", "Succeeded", "Failed", "Excluded", "Late"]
+JobPhase = Literal["Pending", "Queued", "Running", "Backoff", "Succeeded", "Failed"]
 RoundPhase = Literal["Pending", "Initializing", "Training", "Aggregating", "Complete", "Failed", "Suspended"]
 
 
@@ -382,13 +389,13 @@ class Progress(ApiModel):
     step: Annotated[int, Field(ge=0), INT64]
     """Steps finished, over all epochs."""
     steps: Annotated[int, Field(ge=1), INT64]
-    """Steps in all."""
+    """Steps in all. While updates are merged, the slices of one pass over them; some strategies take two passes."""
     loss: FiniteFloat | None = None
     """Mean training loss since the report before. Absent where the hospital lets no metrics out."""
-    images_per_second: Annotated[FiniteFloat, Field(ge=0)]
-    """Training throughput since the report before, in images a second."""
+    images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    """Training throughput since the report before, in images a second. Absent while updates are merged."""
     eta_seconds: Annotated[FiniteFloat, Field(ge=0)]
-    """Estimated time to the end of training in seconds."""
+    """Estimated time to the end of the training, or of the pass over the updates, in seconds."""
     time: Timestamp
     """When the Job reported this."""
 
@@ -402,9 +409,10 @@ class JobStatus(AttemptStatus):
     """Where a Job of the server side stands: making the start model, or aggregation."""
 
     phase: JobPhase = "Pending"
-    """Pending, Running, Backoff (failed, will be tried again), Succeeded or Failed (no retries left)."""
+    """Pending, Queued (its Job waits to be admitted by Kueue), Running, Backoff (failed, will be tried again),
+    Succeeded or Failed (no retries left)."""
     progress: Progress | None = None
-    """The newest live report of pretraining or distillation, at most 15 s old while the Job runs and Redis
+    """The newest live report of pretraining, merge or distillation, at most 15 s old while the Job runs and Redis
     answers."""
 
 
@@ -418,8 +426,8 @@ class SiteStatus(AttemptStatus):
     hospital: DnsSubdomain
     """Name of the Hospital resource."""
     phase: SitePhase = "Pending"
-    """Pending, Refused (no consent or beyond its limits), Running, Backoff, Succeeded, Failed (no retries
-    left), Excluded (update invalid), or Late (stopped at the deadline)."""
+    """Pending, Refused (no consent or beyond its limits), Queued (its Job waits to be admitted by Kueue), Running,
+    Backoff, Succeeded, Failed (no retries left), Excluded (update invalid), or Late (stopped at the deadline)."""
     progress: Progress | None = None
     """The newest live report, at most 15 s old while the Job runs and Redis answers."""
     public_key: PublicKey | None = None
@@ -475,12 +483,14 @@ class FederationRoundStatus(ApiModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = Field(default_factory=list)
-    """Accepted, Suspended, TrainingFinished, QuorumReached, Aggregated, Complete, Failed."""
+    """Accepted, Suspended, TrainingFinished, QuorumReached, Aggregated, Complete, Failed, Reconciled."""
     sites: Annotated[
         list[SiteStatus],
         Field(
             max_length=1000,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+            # By key, the API server would keep an owner for each field of each site: of a thousand sites, more than
+            # they are themselves, and seconds a write. The operator alone writes them.
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
         ),
     ] = Field(default_factory=list)
     """One entry a hospital, sorted by name."""

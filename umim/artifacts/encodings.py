@@ -28,7 +28,7 @@ from umim.api.artifacts import TensorInfo
 from umim.api.round import EncodingFormat
 from umim.artifacts.floats import FLOATS, SIZES, bytes_of, values_of
 from umim.artifacts.layout import Layout
-from umim.artifacts.sources import Source
+from umim.artifacts.sources import Scratch, Source
 from umim.errors import ArtifactError
 
 Changes = NDArray[np.float32]
@@ -206,7 +206,7 @@ class Decoder:
             else {}
         )
 
-    def changes(self, name: str, start: int, stop: int, buffer: bytearray) -> Changes:
+    def changes(self, name: str, start: int, stop: int, buffer: Scratch) -> Changes:
         """Return the changes of a tensor of the parent from flat index ``start`` to ``stop``: 1-D, read only.
 
         They may lie in the buffer, which holds at least their bytes in the file. Raises ArtifactError, see

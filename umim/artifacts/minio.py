@@ -18,9 +18,10 @@ import tenacity
 import urllib3
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
+from umim import contract, tls
 from umim.artifacts.files import replace_file
 from umim.artifacts.store import ObjectInfo, check_key, check_prefix, check_range
-from umim.errors import AccessDeniedError, NotFoundError, StoreError, UmimError
+from umim.errors import AccessDeniedError, NotFoundError, StoreError, UmimError, UntrustedStoreError
 from umim.settings import S3Credentials, StoreSettings
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -80,7 +81,7 @@ class MinioStore:
     """One bucket of an S3 server, see ``ObjectStore``. Safe to use from several threads."""
 
     def __init__(self, settings: StoreSettings, retry: RetryPolicy, count: ByteCounter) -> None:
-        self._http = http_pool()
+        self._http = http_pool(settings)
         self._client = s3_client(settings, settings.credentials, self._http)
         self._bucket = settings.bucket
         self._retry = retry
@@ -263,13 +264,18 @@ def s3_client(settings: StoreSettings, credentials: S3Credentials, pool: urllib3
     )
 
 
-def http_pool() -> urllib3.PoolManager:
-    """Return a connection pool with bounded timeouts and without retries of its own: one layer retries."""
+def http_pool(settings: StoreSettings) -> urllib3.PoolManager:
+    """Return a connection pool with bounded timeouts and without retries of its own: one layer retries.
+
+    With TLS, certificate and host name are verified.
+    """
     return urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=READ_TIMEOUT_SECONDS),
         maxsize=10,
         retries=False,
         cert_reqs="CERT_REQUIRED",
+        ssl_context=tls.context(settings.ca) if settings.secure else None,
+        server_hostname=settings.server_name,
     )
 
 
@@ -285,8 +291,8 @@ def translate(error: Exception, what: str) -> UmimError:
         return _by_code("", error.status_code, what)
     if isinstance(error, InvalidResponseError):
         return StoreError(f"{what} failed: the endpoint does not answer as an S3 server does ({error})")
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return StoreError(f"{what} failed: the store's certificate is not trusted; name its CA's file in SSL_CERT_FILE")
+    if certificate := tls.problem(error, "objectStore", contract.ENV_S3_CA):
+        return UntrustedStoreError(f"{what} failed: the store cannot be trusted: {certificate}")
     return PassingStoreError(f"{what} failed: the store does not answer ({error})")
 
 

@@ -60,18 +60,22 @@ def publish_model(
     optimiser: Sequence[WrittenTensors] = (),
     attestations: Sequence[Attestation] = (),
     seal: Callable[[ModelManifest], ModelManifest] | None = None,
+    digest: str | None = None,
 ) -> str:
     """Publish a tensors file as a global model and return its digest.
 
     ``parts`` is a file of ``umim.artifacts.parts`` that describes ``heads``; it is stored under the model and its own
     digest, so that models with the same encoder and other parts live side by side. ``optimiser`` are the files of
-    the server's optimiser that the parts name. ``seal`` returns the manifest as it is to be written: signed.
+    the server's optimiser that the parts name. ``seal`` returns the manifest as it is to be written: signed. ``digest``
+    is the file's sha256 where whoever wrote it knows it; the file is hashed where not. A wrong one does no harm: the
+    upload hashes what leaves.
 
     Content-addressed: publishing the same bytes again, also at the same time from two places, leaves one model, and
     the manifest of the first publisher stays. ``created`` is in the manifest only, never in the digest.
-    Fields as in ``ModelManifest``. Raises ArtifactError when the file is no safetensors file, and the store's errors.
+    Fields as in ``ModelManifest``. Raises ArtifactError when the file is no safetensors file or is not what ``digest``
+    says, and the store's errors.
     """
-    digest = sha256_of(path)
+    digest = digest or sha256_of(path)
     manifest = ModelManifest(
         architecture=architecture,
         image_size=image_size,
@@ -120,15 +124,16 @@ def publish_update(
     head: HeadFile | None = None,
     seal: Callable[[UpdateManifest], UpdateManifest] | None = None,
     differential_privacy: DifferentialPrivacyRecord | None = None,
+    digest: str | None = None,
 ) -> UpdateManifest:
     """Commit a tensors file as a site's update and return its manifest. Fields as in ``UpdateManifest``.
 
     ``head`` leaves with it. ``seal`` is told the manifest before the first byte leaves, and returns it as it is to be
-    written. The manifest is written last and only if there is none: a committed update is never
-    changed. Raises ArtifactError when the file is no safetensors file or this attempt has committed already, and the
-    store's errors.
+    written. ``digest`` as in ``publish_model``. The manifest is written last and only if there is none: a committed
+    update is never changed. Raises ArtifactError when the file is no safetensors file or is not what ``digest`` says,
+    or this attempt has committed already, and the store's errors.
     """
-    digest = sha256_of(path)
+    digest = digest or sha256_of(path)
     manifest = UpdateManifest(
         round_uid=round_uid,
         site=site,
@@ -230,7 +235,9 @@ def describe(path: Path, key: str, digest: str) -> TensorsFile:
 def _upload(store: ObjectStore, path: Path, file: TensorsFile) -> None:
     digest = store.upload(path, file.key)
     if digest != file.digest:
-        raise ArtifactError(f"{path} changed while it was uploaded: sha256 {file.digest} became {digest}")
+        raise ArtifactError(
+            f"{path} is not what was written: its sha256 was {file.digest}, what was uploaded has {digest}"
+        )
 
 
 def _shown(info: TensorInfo) -> str:

@@ -40,7 +40,7 @@ def provision(settings: StoreSetupSettings, patience_seconds: float) -> None:
 
 
 def _provision_once(settings: StoreSetupSettings) -> None:
-    pool = http_pool()
+    pool = http_pool(settings.store)
     try:
         _make_bucket(settings, pool)
         _make_operator(settings, pool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,12 @@ from umim.errors import ArtifactError
 GAP_BYTES = 1 << 20
 """Piece in which bytes are read that are only hashed."""
 
+MAPPED_READS = 4
+"""After so many reads of a mapped file what lies before the last so many is unmapped."""
+
+Scratch = bytearray | memoryview
+"""Bytes that whoever reads may write to."""
+
 
 class Source(Protocol):
     """Bytes of known number. One thread at a time uses a source."""
@@ -21,7 +28,7 @@ class Source(Protocol):
     size: int
     """Number of bytes."""
 
-    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
+    def read(self, offset: int, length: int, buffer: Scratch) -> memoryview:
         """Return ``length`` bytes from ``offset``, in ``buffer`` (at least as large) or where they lie already.
 
         They stay valid until the buffer is used again. Raises ArtifactError when there are fewer, and the store's
@@ -37,21 +44,33 @@ class MemorySource:
         self._data = memoryview(data)
         self.size = len(data)
 
-    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:  # noqa: ARG002 - see Source
+    def read(self, offset: int, length: int, buffer: Scratch) -> memoryview:  # noqa: ARG002 - see Source
         """See ``Source``."""
         return _whole(self._data[offset : offset + length], offset, length, "the tensors in memory")
 
 
-class FileSource:
-    """A file on the local disk. Nothing is mapped: what is read does not stay in this process's memory."""
+class MappedSource:
+    """A file that nobody else can change, such as one that this process fetched and verified. Reading copies nothing.
+
+    Not for others' files: a mapping shows what is written to the file later, and ends the process with a signal where
+    the file has become shorter. What was read a while ago is unmapped again, so that a file takes a few megabytes of
+    resident memory, whatever its size.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Raises ArtifactError when there is no such file."""
         self._path = path
         try:
-            self._file = path.open("rb", buffering=0)
+            with path.open("rb") as file:
+                self.size = os.fstat(file.fileno()).st_size
+                # An empty file cannot be mapped.
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else None
         except OSError as error:
-            raise ArtifactError(f"{path.name} cannot be read: {error}") from error
-        self.size = os.fstat(self._file.fileno()).st_size
+            raise ArtifactError(f"{path.name} cannot be read: {error.strerror}") from error
+        self._view = memoryview(self._map or b"")
+        self._reads = 0
+        self._kept = self._next = 0
+        """From where on the file may be mapped, and from where on it stays so at the next look."""
 
     def __enter__(self) -> Self:
         return self
@@ -59,18 +78,22 @@ class FileSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        # Not closed: that is refused while somebody holds a view. It goes with the last one.
+        self._map, self._view = None, memoryview(b"")
 
-    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
-        """See ``Source``."""
-        view = memoryview(buffer)[:length]
-        done = 0
-        while done < length:
-            count = os.preadv(self._file.fileno(), [view[done:]], offset + done)
-            if count == 0:
-                break
-            done += count
-        return _whole(view[:done], offset, length, self._path.name)
+    def read(self, offset: int, length: int, buffer: Scratch) -> memoryview:  # noqa: ARG002 - see Source
+        """See ``Source``. Views stay valid."""
+        self._reads += 1
+        if self._reads % MAPPED_READS == 0:
+            self._unmap_before(offset)
+        return _whole(self._view[offset : offset + length], offset, length, self._path.name)
+
+    def _unmap_before(self, offset: int) -> None:
+        start, stop = self._kept, min(self._next, offset) // mmap.PAGESIZE * mmap.PAGESIZE
+        if self._map is not None and start < stop:
+            # Whoever still reads there gets it mapped again: what is read a few slices later would be too early.
+            self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        self._kept, self._next = stop, offset
 
 
 class StoredSource:
@@ -84,7 +107,7 @@ class StoredSource:
         self._held = memoryview(b"")
         self.size = size
 
-    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
+    def read(self, offset: int, length: int, buffer: Scratch) -> memoryview:
         """See ``Source``."""
         view, done = memoryview(buffer)[:length], 0
         while done < length:
@@ -118,7 +141,7 @@ class HashingSource:
         self._front = 0
         self.size = source.size
 
-    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
+    def read(self, offset: int, length: int, buffer: Scratch) -> memoryview:
         """See ``Source``."""
         self._hash_up_to(offset)
         view = self._source.read(offset, length, buffer)

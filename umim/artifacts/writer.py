@@ -48,10 +48,10 @@ class WrittenTensors:
 class TensorsWriter:
     """Writes the tensors of a layout in the order of the file, each in any number of pieces."""
 
-    def __init__(self, path: Path, file: BinaryIO, layout: Layout, header: bytes) -> None:
+    def __init__(self, path: Path, file: BinaryIO, layout: Layout, header: bytes, hashed: bool = True) -> None:
         self._path = path
         self._file = file
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256() if hashed else None
         self._offset = 0
         self._written: WrittenTensors | None = None
         self.layout = layout
@@ -60,9 +60,10 @@ class TensorsWriter:
 
     @property
     def written(self) -> WrittenTensors:
-        """The file, once it is complete. Raises ValueError before."""
+        """The file, once it is complete. Raises ValueError before, and where it is not hashed."""
         if self._written is None:
-            raise ValueError(f"{self._path.name} is not complete: {self._offset} bytes are written")
+            why = "not complete" if self._digest else "not hashed"
+            raise ValueError(f"{self._path.name} is {why}: {self._offset} bytes are written")
         return self._written
 
     def write(self, name: str, piece: bytes | memoryview) -> None:
@@ -76,19 +77,23 @@ class TensorsWriter:
         """Say that all is written. Raises ValueError when tensors are missing."""
         if self._offset != self.layout.slots[-1].stop:
             raise ValueError(f"{self._offset} of {self.layout.slots[-1].stop} bytes of the tensors were written")
-        self._written = WrittenTensors(self._path, self._digest.hexdigest(), self._offset)
+        if self._digest:
+            self._written = WrittenTensors(self._path, self._digest.hexdigest(), self._offset)
 
     def _write(self, piece: bytes | memoryview) -> None:
-        self._digest.update(piece)
+        if self._digest:
+            self._digest.update(piece)
         self._file.write(piece)
         self._offset += len(piece)
 
 
 @contextmanager
 def writing_tensors(
-    path: Path, infos: Mapping[str, TensorInfo], note: str | None = None, durable: bool = True
+    path: Path, infos: Mapping[str, TensorInfo], note: str | None = None, durable: bool = True, hashed: bool = True
 ) -> Iterator[TensorsWriter]:
     """Open a tensors file for writing. It appears under its name, see ``replace_file``, when the block ends well.
+
+    Not ``hashed``: for a file whose digest nobody asks for.
 
     Raises ValueError when there are no tensors, or when the block leaves some out.
     """
@@ -96,7 +101,7 @@ def writing_tensors(
         raise ValueError("a tensors file needs at least one tensor")
     layout, header = plan_layout(dict(infos), note)
     with replace_file(path, durable) as file:
-        writer = TensorsWriter(path, file, layout, header)
+        writer = TensorsWriter(path, file, layout, header, hashed)
         yield writer
         writer.finish()
 

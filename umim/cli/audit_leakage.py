@@ -23,8 +23,9 @@ from umim.artifacts.files import replace_file
 from umim.cli import options
 from umim.cli.model_file import ModelFile, local_model
 from umim.cli.output import Format, show_json, show_list, show_text
-from umim.cli.render import NONE, list_table
+from umim.cli.render import list_table
 from umim.cli.simulate import read_files
+from umim.cli.words import NONE
 from umim.errors import ConfigError
 
 JSON = "report.json"
@@ -70,6 +71,9 @@ RoundFile = Annotated[
 ]
 ClipNorm = Annotated[float, typer.Option(help="clipNorm of the hospital's privacy floor, above 0.")]
 Noise = Annotated[float, typer.Option(min=0, max=100, help="noiseMultiplier of the hospital's privacy floor.")]
+Epsilon = Annotated[
+    float, typer.Option(help="Epsilon that the row dp-sgd may spend, above 0. A round's own differentialPrivacy wins.")
+]
 Models = Annotated[int, typer.Option(min=4, help="Models to train for membership inference, an even number.")]
 Images = Annotated[int, typer.Option(min=20, help="Most images to look at: whole patients, drawn by the seed.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of halves, noise and attacks.")]
@@ -89,6 +93,7 @@ def audit_leakage(
     round_file: RoundFile = None,
     clip_norm: ClipNorm = 1.0,
     noise_multiplier: Noise = 0.01,
+    target_epsilon: Epsilon = 8.0,
     models: Models = 8,
     images: Images = 400,
     seed: Seed = 0,
@@ -96,17 +101,19 @@ def audit_leakage(
     image_size: ImageSize = None,
     output: options.Output = Format.table,
 ) -> None:
-    """Attack updates made from a hospital's own images, with and without its privacy floor, and write a report.
+    """Attack updates of a hospital's own images, without and with its privacy floor and DP-SGD, and write a report.
 
     Membership inference on site rounds, and gradient inversion on updates of a few images. Everything stays on this
     machine; the pictures show images, so keep the folder in the hospital. Needs the extra "evaluation" of the package.
     """
-    _check(clip_norm, models)
+    _check(clip_norm, models, target_epsilon)
     training = _training(round_file)
     file = local_model(model, architecture, image_size)
     chosen = form or (DataForm.imagefolder if data.is_dir() else DataForm.npz)
     location = DatasetLocation(path=str(data), format=chosen.value, task=task.value, labels_file=labels_file)
-    found = _run(model, file, location, training, (clip_norm, noise_multiplier), (models, images, seed), out)
+    found = _run(
+        model, file, location, training, (clip_norm, noise_multiplier, target_epsilon), (models, images, seed), out
+    )
     if output is Format.json:
         show_json(found)
         return
@@ -117,10 +124,11 @@ def audit_leakage(
 
 def membership_table(found: Mapping[str, Any]) -> Table:
     """Return one row a defence and attack. Guessing: AUROC 0.5, 1 %."""
-    table = list_table("DEFENCE", "ATTACK", "AUROC", "INTERVAL 95 %", "FOUND AT 1 % FALSE", "SCORE")
+    table = list_table("DEFENCE", "ATTACK", "AUROC", "INTERVAL 95 %", "FOUND AT 1 % FALSE", "SCORE", "EPSILON")
     useful = {one["defence"]: one for one in found["usefulness"]}
     for one in found["membership"]["attacks"]:
         interval, score = one["auroc"]["interval"], useful[one["defence"]]["score"]
+        epsilon = useful[one["defence"]]["epsilon"]
         table.add_row(
             Text(one["defence"]),
             one["attack"],
@@ -128,6 +136,7 @@ def membership_table(found: Mapping[str, Any]) -> Table:
             NONE if interval is None else f"{interval['low']:.2f} to {interval['high']:.2f}",
             f"{one['truePositives']['mean']:.1%}",
             NONE if score is None else f"{score['mean']:.2f}",
+            NONE if epsilon is None else f"{epsilon['mean']:.2f}",
         )
     return table
 
@@ -147,9 +156,13 @@ def inversion_table(found: Mapping[str, Any]) -> Table:
     return table
 
 
-def _check(clip_norm: float, models: int) -> None:
+def _check(clip_norm: float, models: int, target_epsilon: float) -> None:
     if not 0 < clip_norm < float("inf"):
         raise typer.BadParameter(f"{clip_norm:g}; allowed are finite numbers above 0", param_hint="--clip-norm")
+    if not 0 < target_epsilon <= 1000:
+        raise typer.BadParameter(
+            f"{target_epsilon:g}; allowed are numbers above 0 up to 1000", param_hint="--target-epsilon"
+        )
     if models % 2:
         raise typer.BadParameter(f"{models}; allowed are even numbers from 4", param_hint="--models")
 
@@ -167,11 +180,14 @@ def _run(
     file: ModelFile,
     location: DatasetLocation,
     training: TrainingSpec,
-    floor: tuple[float, float],
+    floor: tuple[float, float, float],
     size: tuple[int, int, int],
     out: Path,
 ) -> dict[str, Any]:
-    """Audit, write the report and return its JSON. ``floor``: clipNorm and noise; ``size``: models, images, seed."""
+    """Audit, write the report and return its JSON. ``size``: models, images, seed.
+
+    ``floor``: clipNorm, noiseMultiplier, targetEpsilon.
+    """
     try:
         from umim.artifacts.tensors import read_safetensors
         from umim.data.load import load_dataset

@@ -14,8 +14,8 @@ from typing import Any
 
 from umim.api.artifacts import ModelManifest
 from umim.api.globalmodel import Contributor
-from umim.cli.render import loading_code, size
 from umim.cli.resources import Hospital, Model, Round
+from umim.cli.words import loading_code, size
 
 Card = dict[str, Any]
 """The card as JSON: camelCase keys, None where something is not known."""

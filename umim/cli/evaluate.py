@@ -23,8 +23,9 @@ from umim.cli.kube import Cluster
 from umim.cli.model_file import ModelFile, described, local_model, names_a_file
 from umim.cli.output import Format, show_json, show_list
 from umim.cli.pull import pull_model
-from umim.cli.render import NONE, list_table
+from umim.cli.render import list_table
 from umim.cli.store import open_store
+from umim.cli.words import NONE
 from umim.errors import ConfigError
 
 if TYPE_CHECKING:

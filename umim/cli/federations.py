@@ -12,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from umim.api.federation import StageStatus
-from umim.cli import options, render
+from umim.cli import complete, options, render, words
 from umim.cli.kube import Cluster
 from umim.cli.output import Format, show_found, show_one
 from umim.cli.resources import Federation
+
+Name = Annotated[str, typer.Argument(help="Name of the Federation.", autocompletion=complete.resources("federations"))]
 
 app = typer.Typer(no_args_is_help=True, help="Campaigns of rounds, stage by stage.")
 
@@ -35,7 +37,7 @@ def list_federations(
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="Name of the Federation.")],
+    name: Name,
     namespace: options.Namespace = None,
     output: options.Output = Format.table,
     context: options.Context = None,
@@ -55,10 +57,10 @@ def federations_table(federations: Sequence[Federation], now: datetime) -> Table
             Text(one.namespace),
             Text(one.name),
             render.phase(status.phase),
-            Text(status.stage or render.NONE),
-            Text(status.current_round or render.NONE),
-            Text(status.global_model.name if status.global_model else render.NONE),
-            Text(render.age(one.created, now)),
+            Text(status.stage or words.NONE),
+            Text(status.current_round or words.NONE),
+            Text(status.global_model.name if status.global_model else words.NONE),
+            Text(words.age(one.created, now)),
         )
     return table
 
@@ -72,12 +74,12 @@ def federation_detail(one: Federation, now: datetime) -> Group:
         ("Phase", render.phase(status.phase, status.reason)),
         ("", Text(one.message)),
         ("Model", Text(f"{model.architecture}, {model.image_size} x {model.image_size}, from {parent}")),
-        ("Stage", Text(status.stage or render.NONE)),
+        ("Stage", Text(status.stage or words.NONE)),
         ("Started", Text(render.moment_text(status.start_time, now))),
         ("Finished", Text(render.moment_text(status.completion_time, now))),
         ("Global model", Text(render.model_reference(status.global_model))),
     )
-    lineage = Text(" -> ".join(model.name for model in status.lineage) or render.NONE)
+    lineage = Text(" -> ".join(model.name for model in status.lineage) or words.NONE)
     conditions = render.conditions_table(status.conditions, now)
     return Group(facts, Text(), conditions, stages_table(status.stages), Text("LINEAGE", style="bold"), lineage)
 
@@ -88,13 +90,13 @@ def stages_table(stages: Sequence[StageStatus]) -> Table:
     for stage in stages:
         head = [Text(stage.name), render.phase(stage.phase)]
         if not stage.rounds:
-            table.add_row(*head, *[Text(render.NONE)] * 4)
+            table.add_row(*head, *[Text(words.NONE)] * 4)
         for number, one in enumerate(stage.rounds):
             table.add_row(
                 *(head if number == 0 else [Text()] * 2),
                 Text(one.name),
                 render.phase(one.phase),
-                Text(one.global_model.name if one.global_model else render.NONE),
-                Text(render.NONE if one.server_mim_loss is None else f"{one.server_mim_loss:.4f}"),
+                Text(one.global_model.name if one.global_model else words.NONE),
+                Text(words.NONE if one.server_mim_loss is None else f"{one.server_mim_loss:.4f}"),
             )
     return table

@@ -12,10 +12,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from umim.cli import options, render
+from umim.cli import complete, options, render, words
 from umim.cli.kube import Cluster
 from umim.cli.output import Format, show_found, show_one
 from umim.cli.resources import Hospital
+
+Name = Annotated[str, typer.Argument(help="Name of the Hospital.", autocompletion=complete.resources("hospitals"))]
 
 app = typer.Typer(no_args_is_help=True, help="Hospitals: consent, data, privacy floor, and what has left.")
 
@@ -38,7 +40,7 @@ def list_hospitals(
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="Name of the Hospital.")],
+    name: Name,
     namespace: options.Namespace = None,
     output: options.Output = Format.table,
     context: options.Context = None,
@@ -57,12 +59,12 @@ def hospitals_table(hospitals: Sequence[Hospital], now: datetime) -> Table:
         table.add_row(
             Text(one.namespace),
             Text(one.name),
-            Text(", ".join(one.spec.federations) or render.NONE),
+            Text(", ".join(one.spec.federations) or words.NONE),
             Text(one.spec.data.format),
             Text(one.spec.data.task_name or one.spec.data.task),
             Text(str(one.status.participations)),
-            Text(last.round if last else render.NONE),
-            Text(render.age(one.created, now)),
+            Text(last.round if last else words.NONE),
+            Text(words.age(one.created, now)),
         )
     return table
 
@@ -78,7 +80,7 @@ def hospital_detail(one: Hospital, now: datetime) -> Group:
         ("Trains for", Text(", ".join(spec.federations) or "nobody: spec.federations is empty")),
         ("Data", Text(f"{data.format}, {data.task}, volume {data.claim_name}{f', {data.path}' if data.path else ''}")),
         ("Task name", Text(data.task_name or "none: its head is never shared")),
-        ("Labels", Text(data.labels_file or render.NONE)),
+        ("Labels", Text(data.labels_file or words.NONE)),
         ("Checkpoints", Text(f"volume {spec.work_claim_name}")),
         ("Account", Text(spec.service_account_name)),
         (
@@ -101,12 +103,12 @@ def ledger_table(one: Hospital, now: datetime) -> Table:
     table = render.list_table("UPDATE", "ROUND", "IMAGES", "SIZE", "HEAD", "LEFT")
     for part in reversed(one.status.ledger):
         table.add_row(
-            Text(render.short(part.update_digest)),
+            Text(words.short(part.update_digest)),
             Text(part.round),
             Text(str(part.samples)),
-            Text(render.size(part.size_bytes)),
-            Text(render.short(part.head_digest)),
-            Text(f"{render.age(part.time, now)} ago"),
+            Text(words.size(part.size_bytes)),
+            Text(words.short(part.head_digest)),
+            Text(f"{words.age(part.time, now)} ago"),
         )
     return table
 

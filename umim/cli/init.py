@@ -41,8 +41,10 @@ ROUND_GIVEN: dict[str, Any] = {
 }
 ROUND_EXAMPLES: dict[str, Any] = {
     "resources": RESOURCES,
+    "queueName": "umim",
     "serverDataset": DATASET,
     "aggregation.clipNorm": 10,
+    "aggregation.resources": RESOURCES,
     "distillation.images": 1500,
     "distillation.resources": RESOURCES,
     f"training.{DP}.noiseMultiplier": 1.0,
@@ -93,6 +95,7 @@ HOSPITAL = Choices(
         "data.taskName": "chest-ct",
         "data.labelsFile": "labels.csv",
         "maxResources": {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"},
+        "queueName": "umim",
         "privacy.clipNorm": 10,
         f"privacy.{DP}.minNoiseMultiplier": 1.0,
         f"privacy.{DP}.epsilonBudget": 8,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, ClassVar
 
 import urllib3
@@ -44,12 +46,22 @@ class Cluster:
         """Namespace of the kubeconfig's context."""
         # Any: the client types every field as optional, also those that the API server always fills in.
         self._custom: Any = client.CustomObjectsApi(api)
-        self._core: Any = client.CoreV1Api(api)
-        self._apps: Any = client.AppsV1Api(api)
-        self._discovery: Any = client.DiscoveryV1Api(api)
+
+    # Made on demand: the import of their classes takes half a second.
+    @cached_property
+    def _core(self) -> Any:
+        return client.CoreV1Api(self.api)
+
+    @cached_property
+    def _apps(self) -> Any:
+        return client.AppsV1Api(self.api)
+
+    @cached_property
+    def _discovery(self) -> Any:
+        return client.DiscoveryV1Api(self.api)
 
     @classmethod
-    def connect(cls, context: str | None = None, kubeconfig: str | None = None) -> Cluster:
+    def connect(cls, context: str | None = None, kubeconfig: str | None = None, retries: int = 1) -> Cluster:
         """Read a kubeconfig; default: $KUBECONFIG or ~/.kube/config. Raises ConfigError when none fits."""
         try:
             settings = client.Configuration()
@@ -61,7 +73,7 @@ class Cluster:
             raise ConfigError(
                 f"no usable kubeconfig ({error}): set KUBECONFIG to a file that kubectl can use"
             ) from error
-        settings.retries = 1
+        settings.retries = urllib3.Retry(retries)  # not a number: the client takes 0 for its default, 3
         chosen = next((one for one in contexts if one["name"] == context), active)
         return cls(client.ApiClient(settings), chosen["context"].get("namespace", "default"))
 
@@ -97,8 +109,29 @@ class Cluster:
         """Return one GlobalModel. Raises NotFoundError."""
         return parse_model(self._get("globalmodels", namespace, name))
 
+    def names(self, plural: str, namespace: str | None) -> list[str]:
+        """Return the names of the resources of a kind in a namespace. Default: that of the kubeconfig's context."""
+        return self._names(f"/apis/{GROUP}/{VERSION}/namespaces/{namespace or self.namespace}/{plural}")
+
+    def namespaces(self) -> list[str]:
+        """Return the names of all namespaces."""
+        return self._names("/api/v1/namespaces")
+
+    def _names(self, path: str) -> list[str]:
+        # Without the objects, and without the client's classes for them, whose import takes longer than the answer.
+        headers = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
+        request = self.api.param_serialize("GET", path, header_params=headers, auth_settings=["BearerToken"])
+        with _translated(path):
+            response = self.api.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
+            data: bytes = response.read()  # type: ignore[no-untyped-call]
+        if response.status != 200:
+            raise _by_status(response.status, path, response.reason)
+        return sorted(one["metadata"]["name"] for one in json.loads(data)["items"])
+
     def operator_environment(self, namespace: str, prefix: str = "UMIM_S3_") -> dict[str, str]:
-        """Return the operator's variables with a prefix; those from Secrets are read with the user's own rights.
+        """Return the operator's variables with a prefix.
+
+        Those from Secrets and ConfigMaps are read with the user's own rights.
 
         Raises NotFoundError when no operator runs in the namespace, AccessDeniedError when the user may not read.
         """
@@ -201,9 +234,14 @@ class Cluster:
         raise NotFoundError(f"Service {namespace}/{service} has no ready Pod behind port {port}: is the store running?")
 
     def _value(self, namespace: str, variable: Any) -> str:
-        source = variable.value_from.secret_key_ref if variable.value_from else None
-        if source is None:
+        if variable.value_from is None:
             return str(variable.value or "")
+        public = variable.value_from.config_map_key_ref
+        if public is not None:
+            with _translated(f"ConfigMap {namespace}/{public.name} with the CA of {variable.name}"):
+                held = self._core.read_namespaced_config_map(public.name, namespace, _request_timeout=TIMEOUT_SECONDS)
+            return str((held.data or {}).get(public.key, ""))
+        source = variable.value_from.secret_key_ref
         with _translated(f"Secret {namespace}/{source.name} with the store's credentials"):
             data = self._core.read_namespaced_secret(source.name, namespace, _request_timeout=TIMEOUT_SECONDS).data
         return base64.b64decode((data or {}).get(source.key, "")).decode()
@@ -227,6 +265,12 @@ class Cluster:
                 GROUP, VERSION, namespace, plural, name, _request_timeout=TIMEOUT_SECONDS
             )
         return found
+
+
+def contexts() -> list[str]:
+    """Return the names of the kubeconfig's contexts."""
+    found, _ = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+    return [one["name"] for one in found]
 
 
 @contextmanager

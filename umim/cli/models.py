@@ -13,7 +13,7 @@ import typer
 from umim.api.artifacts import ModelManifest
 from umim.artifacts.manifests import read_model_manifest
 from umim.cli import card as cards
-from umim.cli import options, render
+from umim.cli import complete, options, render, words
 from umim.cli.kube import Cluster
 from umim.cli.output import Format, json_list, show, show_found, show_json, show_text
 from umim.cli.pull import pull_model, pull_parts
@@ -26,7 +26,9 @@ app = typer.Typer(no_args_is_help=True, help="Published global models.")
 
 T = TypeVar("T")
 
-Name = Annotated[str, typer.Argument(help="Name of the GlobalModel.")]
+Name = Annotated[
+    str, typer.Argument(help="Name of the GlobalModel.", autocompletion=complete.resources("globalmodels"))
+]
 
 
 @app.command("list")
@@ -126,7 +128,7 @@ def pull(
         show_json({"directory": str(target.resolve()), "fetched": fetched, "manifest": manifest.to_dict()})
     else:
         show(render.pulled(str(target), manifest, fetched))
-        show_text(f"\nLoad it with timm:\n\n{render.loading_code(str(target), manifest)}")
+        show_text(f"\nLoad it with timm:\n\n{words.loading_code(str(target), manifest)}")
 
 
 def _if_readable(read: Callable[[], T], what: str, missing: list[str]) -> T | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -13,23 +12,18 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from umim import contract
-from umim.api.base import GROUP, VERSION
-from umim.artifacts.store import ObjectStore
+from umim.api.base import GROUP
+from umim.checks import Check, State, operator_rights_check, resources_check, store_check, version_check
 from umim.cli import options, render
-from umim.cli.forward import forwarded
 from umim.cli.kube import Cluster
 from umim.cli.output import Format, show_json, show_list
 from umim.cli.resources import Hospital
-from umim.cli.store import open_store, service_of
+from umim.cli.store import open_store, reachable
 from umim.errors import AccessDeniedError, UmimError
 from umim.progress import ProgressReader
 from umim.rounds.consent import DEFAULT_LIMITS, DEFAULT_REQUESTS, parse_quantity
 from umim.settings import RedisSettings
 
-LEAST_VERSION = (1, 30)
-"""Kubernetes versions whose API server knows the CEL functions of the CRDs, as the chart's kubeVersion."""
-KINDS = ("federations", "federationrounds", "hospitals", "globalmodels")
 GPU = "nvidia.com/gpu"
 JOB_NEEDS: Mapping[str, str] = {
     "pods": "1",
@@ -38,34 +32,9 @@ JOB_NEEDS: Mapping[str, str] = {
     **{f"limits.{name}": amount for name, amount in DEFAULT_LIMITS.items()},
 }
 """What one Job of a round takes of a ResourceQuota where the round says nothing."""
-OPERATOR_RIGHTS = (("create", "batch", "jobs"), ("delete", "batch", "jobs"), ("create", "", "secrets"))
-"""What the operator must be able to do where a Job is to run: verb, group, resource."""
-
-
-class State(StrEnum):
-    """Outcome of a check."""
-
-    ok = "ok"
-    warning = "warning"
-    failed = "failed"
-    skipped = "skipped"
 
 
 STYLES = {State.ok: "green", State.warning: "yellow", State.failed: "bold red", State.skipped: "dim"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report."""
-
-    name: str
-    """What was looked at."""
-    state: State
-    """Outcome. skipped: it could not be looked at, which says nothing about the cluster."""
-    found: str
-    """What was found."""
-    remedy: str = ""
-    """What to do about it."""
 
 
 class PreflightError(UmimError):
@@ -136,26 +105,6 @@ def checks_table(checks: Sequence[Check]) -> Table:
     return table
 
 
-def version_check(version: tuple[int, int]) -> Check:
-    """Check the API server's version (major, minor)."""
-    shown = "Kubernetes {}.{}".format(*version)
-    least = "{}.{}".format(*LEAST_VERSION)
-    if version < LEAST_VERSION:
-        return Check("cluster", State.failed, shown, f"upgrade the cluster to Kubernetes {least} or newer")
-    return Check("cluster", State.ok, shown)
-
-
-def resources_check(served: Sequence[str]) -> Check:
-    """Check that the API server knows all kinds; ``served`` are the plural names in the group."""
-    missing = [name for name in KINDS if name not in served]
-    if missing:
-        names = ", ".join(f"{name}.{GROUP}" for name in missing)
-        return Check(
-            "resources", State.failed, f"{GROUP}/{VERSION} lacks {names}", "install or upgrade charts/umim with helm"
-        )
-    return Check("resources", State.ok, f"{GROUP}/{VERSION} with {', '.join(KINDS)}")
-
-
 def operator_check(replicas: tuple[int, int] | None) -> Check:
     """Check the operator's Deployment: its ready and wanted Pods, None where there is none."""
     if replicas is None:
@@ -198,20 +147,6 @@ def hospitals_check(namespace: str, hospitals: Sequence[Hospital]) -> Check:
             f"hospitals join by charts/umim-hospital with hospital.federations [{namespace}]; see umim init hospital",
         )
     return Check("hospitals", State.ok, ", ".join(one.site for one in hospitals))
-
-
-def operator_rights_check(place: str, federation: str, account: str, may: Callable[[str, str, str], bool]) -> Check:
-    """Check that the operator may run Jobs in a namespace."""
-    name = f"operator's rights in {place}"
-    missing = [f"{verb} {resource}" for verb, group, resource in OPERATOR_RIGHTS if not may(verb, group, resource)]
-    if missing:
-        remedy = (
-            f"add {place} to federations.namespaces of charts/umim"
-            if place == federation
-            else f"install charts/umim-hospital in {place}, with operator.namespace and serviceAccount of {account}"
-        )
-        return Check(name, State.failed, f"it may not {', '.join(missing)}", remedy)
-    return Check(name, State.ok, "it may run Jobs")
 
 
 def quota_check(place: str, quotas: Sequence[tuple[str, Mapping[str, str], Mapping[str, str]]]) -> Check:
@@ -299,7 +234,7 @@ def _account(cluster: Cluster, operator_namespace: str) -> str:
 
 
 def _store(cluster: Cluster, env: Mapping[str, str], endpoint: str | None, operator_namespace: str) -> Check:
-    remedy = "check objectStore of charts/umim: endpoint, bucket, and the Secret with the keys"
+    remedy = "check objectStore of charts/umim: endpoint, ca, bucket, and the Secret with the keys"
     try:
         with open_store(cluster, env, endpoint, operator_namespace) as store:
             return store_check(store, remedy)
@@ -309,44 +244,23 @@ def _store(cluster: Cluster, env: Mapping[str, str], endpoint: str | None, opera
         return Check("store", State.failed, str(error), remedy)
 
 
-def store_check(store: ObjectStore, remedy: str) -> Check:
-    """Check that the store answers and its keys may read models: any will do, also one that is not there."""
-    try:
-        store.stat(contract.model_manifest_key("0" * 64))
-    except UmimError as error:
-        return Check("store", State.failed, str(error), remedy)
-    return Check("store", State.ok, "answers, and the keys may read")
-
-
 def _redis(cluster: Cluster, operator_namespace: str) -> Check:
     remedy = "check redis of charts/umim; without it rounds run, but without live progress"
     try:
         settings = RedisSettings.from_env(cluster.operator_environment(operator_namespace, "UMIM_REDIS_"))
         if settings is None:
             return Check("Redis", State.warning, "the operator has no UMIM_REDIS_URL: no live progress", remedy)
-        if service_of(settings.url) is not None and settings.url.startswith("rediss:"):
-            return Check("Redis", State.skipped, f"{settings.url}: TLS inside the cluster cannot be checked from here")
-        answered = _ping(cluster, settings)
+        with reachable(cluster, settings.url) as (address, server_name):
+            problem = _redis_problem(settings.model_copy(update={"url": address, "server_name": server_name}))
     except AccessDeniedError:
         raise
     except UmimError as error:
         return Check("Redis", State.failed, str(error), remedy)
-    if not answered:
-        return Check("Redis", State.failed, f"{settings.url} does not answer or refuses the operator", remedy)
+    if problem is not None:
+        return Check("Redis", State.failed, f"{settings.url} does not serve the operator: {problem}", remedy)
     return Check("Redis", State.ok, f"{settings.url} answers")
 
 
-def _ping(cluster: Cluster, settings: RedisSettings) -> bool:
-    """Ask Redis as the operator does, through the Kubernetes API where it is a Service of the cluster."""
-    service = service_of(settings.url, 6379)
-    if service is None:
-        return _answers(settings)
-    name, namespace, port = service
-    pod, pod_port = cluster.endpoint_pod(namespace, name, port)
-    with forwarded(cluster.api, namespace, pod, pod_port) as local:
-        return _answers(settings.model_copy(update={"url": f"redis://127.0.0.1:{local}/0"}))
-
-
-def _answers(settings: RedisSettings) -> bool:
+def _redis_problem(settings: RedisSettings) -> str | None:
     with ProgressReader(settings) as reader:
-        return reader.latest("preflight", ["preflight"]).available
+        return reader.problem()

@@ -13,13 +13,15 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from umim.cli import options, render
+from umim.cli import complete, options, render
 from umim.cli.kube import Cluster
 from umim.cli.output import Format, show_found, show_one, show_text
 from umim.cli.resources import Round, without_bookkeeping
 from umim.errors import UmimError
 
 POLL_SECONDS = 1.0
+
+Name = Annotated[str, typer.Argument(help="Name of the round.", autocompletion=complete.resources("federationrounds"))]
 
 app = typer.Typer(no_args_is_help=True, help="Rounds of training.")
 
@@ -51,7 +53,7 @@ def list_rounds(
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="Name of the round.")],
+    name: Name,
     namespace: options.Namespace = None,
     output: options.Output = Format.table,
     context: options.Context = None,
@@ -64,7 +66,7 @@ def describe(
 
 @app.command()
 def watch(
-    name: Annotated[str, typer.Argument(help="Name of the round.")],
+    name: Name,
     namespace: options.Namespace = None,
     timeout: Annotated[int, typer.Option(help="Give up after this many seconds. 0: never.", min=0)] = 0,
     output: options.Output = Format.table,

@@ -20,7 +20,7 @@ from umim.api.base import ModelReference
 from umim.api.round import FederationRoundStatus
 from umim.artifacts.local import LocalStore
 from umim.artifacts.manifests import manifest_bytes
-from umim.cli import options, render
+from umim.cli import options, render, words
 from umim.cli.output import Format, show_json, show_list, show_text
 from umim.cli.resources import Round
 from umim.errors import ConfigError, UmimError
@@ -119,17 +119,17 @@ def rounds_table(rounds: Sequence[RoundOutcome]) -> Table:
         sites = one.status.sites
         done = sum(site.phase == "Succeeded" for site in sites)
         metrics = one.models[-1].spec.metrics if one.status.global_model else {}
-        before, after, change = render.loss_change(metrics)
+        before, after, change = words.loss_change(metrics)
         mim = one.server_mim_loss
         table.add_row(
-            Text(one.stage or render.NONE),
+            Text(one.stage or words.NONE),
             Text(one.name),
             render.phase(one.status.phase),
             Text(f"{done}/{len(sites)}"),
-            Text(f"{before} -> {after}" if metrics else render.NONE),
+            Text(f"{before} -> {after}" if metrics else words.NONE),
             Text(change),
-            Text(render.NONE if mim is None else f"{mim:.4f}"),
-            Text(one.status.global_model.name if one.status.global_model else render.NONE),
+            Text(words.NONE if mim is None else f"{mim:.4f}"),
+            Text(one.status.global_model.name if one.status.global_model else words.NONE),
             Text(f"{one.seconds:.1f} s"),
         )
     return table
@@ -196,7 +196,7 @@ class _Screen:
         if self._state is None:
             return Text("looking at the data", style="dim")
         now = datetime.now(UTC)
-        head = f"round {len(self._started)} of {self._rounds}, {render.age(self._begun, now)} in all"
+        head = f"round {len(self._started)} of {self._rounds}, {words.age(self._begun, now)} in all"
         return Group(Text(head, style="dim"), render.progress_view(self._state, now))
 
 

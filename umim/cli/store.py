@@ -12,27 +12,37 @@ from umim.artifacts.minio import MinioStore
 from umim.artifacts.store import ObjectStore
 from umim.cli.forward import forwarded
 from umim.cli.kube import Cluster
-from umim.errors import ConfigError
 from umim.settings import StoreSettings
 
 _SERVICE = re.compile(r"^(?P<service>[a-z0-9-]+)\.(?P<namespace>[a-z0-9-]+)\.svc(\.[a-z0-9.-]+)?$")
+_DEFAULT_PORTS = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}
 
 
-def service_of(endpoint: str, default_port: int = 80) -> tuple[str, str, int] | None:
-    """Return service, namespace and port of an endpoint inside the cluster, or None for another one.
-
-    Raises ConfigError for a TLS endpoint: its certificate does not hold for a forwarded port.
-    """
+def service_of(endpoint: str) -> tuple[str, str, int] | None:
+    """Return service, namespace and port of an endpoint inside the cluster, or None for another one."""
     parts = urlsplit(endpoint)
     match = _SERVICE.match(parts.hostname or "")
     if match is None:
         return None
-    if parts.scheme == "https":
-        raise ConfigError(
-            f"the store's endpoint {endpoint} is inside the cluster and uses TLS: give one that is reachable "
-            "from here with --endpoint"
-        )
-    return match["service"], match["namespace"], parts.port or default_port
+    return match["service"], match["namespace"], parts.port or _DEFAULT_PORTS[parts.scheme]
+
+
+@contextmanager
+def reachable(cluster: Cluster, endpoint: str) -> Iterator[tuple[str, str | None]]:
+    """Yield the endpoint as it is reached from here while the block runs, and the name its certificate must hold.
+
+    A Service inside the cluster is reached through a port of the Kubernetes API: with TLS the certificate has to hold
+    for the Service all the same. None: for the endpoint's own name.
+    """
+    service = service_of(endpoint)
+    if service is None:
+        yield endpoint, None
+        return
+    name, namespace, port = service
+    pod, pod_port = cluster.endpoint_pod(namespace, name, port)
+    parts = urlsplit(endpoint)
+    with forwarded(cluster.api, namespace, pod, pod_port) as local:
+        yield parts._replace(netloc=f"127.0.0.1:{local}").geturl(), parts.hostname
 
 
 @contextmanager
@@ -52,11 +62,5 @@ def open_store(
     else:
         variables = {**cluster.operator_environment(operator_namespace), **given}
     settings = StoreSettings.from_env(variables)
-    service = service_of(settings.endpoint)
-    if service is None:
-        yield MinioStore.from_settings(settings)
-        return
-    name, namespace, port = service
-    pod, pod_port = cluster.endpoint_pod(namespace, name, port)
-    with forwarded(cluster.api, namespace, pod, pod_port) as local:
-        yield MinioStore.from_settings(settings.model_copy(update={"endpoint": f"http://127.0.0.1:{local}"}))
+    with reachable(cluster, settings.endpoint) as (address, server_name):
+        yield MinioStore.from_settings(settings.model_copy(update={"endpoint": address, "server_name": server_name}))

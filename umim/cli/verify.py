@@ -21,8 +21,9 @@ from umim.artifacts.signing import Signer, key_id
 from umim.cli import options
 from umim.cli.kube import Cluster
 from umim.cli.output import Format, show_json, show_list, show_text
-from umim.cli.render import list_table, short
+from umim.cli.render import list_table
 from umim.cli.store import open_store
+from umim.cli.words import short
 from umim.errors import ArtifactError, ConfigError
 
 NOT_VOUCHED_FOR = 1
@@ -79,6 +80,7 @@ def keygen(
     owner: Annotated[str, typer.Argument(help="Name of the Hospital, or federation for the key of a federation.")],
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace where the Secret will lie.")],
     out: Annotated[Path, typer.Option(help="File for the Secret with the private key. It must not exist.")],
+    output: options.Output = Format.table,
 ) -> None:
     """Make an Ed25519 key: a Secret as a file that only you can read, and the public key to publish. Needs no cluster.
 
@@ -94,7 +96,11 @@ def keygen(
         ) from error
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         yaml.safe_dump(manifest, file, sort_keys=False)
-    show_text(f"public key: {signer.public_key}\nkey id:     {key_id(signer.public_key)}\nsecret:     {out}")
+    public, identity = signer.public_key, key_id(signer.public_key)
+    if output is Format.json:
+        show_json({"publicKey": public, "keyId": identity, "secretFile": str(out.resolve())})
+    else:
+        show_text(f"public key: {public}\nkey id:     {identity}\nsecret:     {out}")
 
 
 def signing_secret(owner: str, namespace: str, signer: Signer) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from umim.entrypoints.server import federation_signer, kept_checkpoints, progres
 from umim.errors import ConfigError, TrainingError
 from umim.models.state import ModelState
 from umim.settings import StoreSettings, TelemetrySettings, job_config
-from umim.training.reporter import Clock, log_loading
+from umim.training.reporter import Clock, MergeReporter, log_loading
 from umim.training.runtime import start_runtime, thread_count
 from umim.training.site import Surroundings, checkpoints_of, remove_work, work_folder
 
@@ -55,7 +55,7 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
     """Read configuration and settings from ``env`` and aggregate."""
     config = job_config(env, AggregateJobConfig)
     tracing = telemetry.start(TelemetrySettings.from_env(env), SERVICE, umim.__version__)
-    store = MinioStore.from_settings(StoreSettings.from_env(env), count=tracing.metrics.count_store_bytes)
+    store = MinioStore.from_settings(StoreSettings.from_env(env), count=tracing.metrics.store_counter("aggregate"))
     sink = progress_sink(env, config.round_uid, "aggregate", tracing, clock)
     try:
         with tracing.span("aggregate", {"umim.round.uid": config.round_uid, "umim.attempt": config.attempt}):
@@ -90,8 +90,11 @@ def aggregate(
     damaged, TrainingError when a loss is not finite, and the store's errors.
     """
     work = work_folder(config)
-    collected = collect(store, config, work)
-    outcome = merge(store, config, collected, torch.get_num_threads(), work)
+    with telemetry.step("collect"):
+        collected = collect(store, config, work)
+    progress = MergeReporter(around.sink, around.clock)
+    with telemetry.step("merge"):
+        outcome = merge(store, config, collected, torch.get_num_threads(), work, progress)
     result = JobResult(round_uid=config.round_uid, exclusions=list(outcome.exclusions), outliers=_outliers(outcome))
     if outcome.merged is None:
         return result.model_copy(update={"message": outcome.message})
@@ -100,12 +103,14 @@ def aggregate(
     slots = {f"{config.aggregation.strategy}.{name}": file.digest for name, file in outcome.merged.slots.items()}
     merged = ModelState(SpilledTensors(outcome.merged.model.path), parent.mim, heads.tensors, slots)
     fetch = partial(fetch_encoder, store, config, collected.parent_path, work)
-    state, figures = _learn(config, merged, parent, outcome.updates, fetch, around)
+    with telemetry.step("learn"):
+        state, figures = _learn(config, merged, parent, outcome.updates, fetch, around)
     written = outcome.merged.model
     if state.encoder is not merged.encoder:
         written = write_safetensors(state.encoder, work / "learned.safetensors")
     result = result.model_copy(update={"metrics": figures})
-    return _publish(store, config, outcome, written, state, heads, result, around, signer)
+    with telemetry.step("publish"):
+        return _publish(store, config, outcome, written, state, heads, result, around, signer)
 
 
 def _outliers(outcome: Outcome) -> list[UpdateFigures]:
@@ -147,6 +152,7 @@ def _publish(
         optimiser=list(outcome.merged.slots.values()) if outcome.merged is not None else (),
         attestations=[one.attestation for one in updates if one.attestation is not None],
         seal=None if signer is None else signer.sign_model,
+        digest=written.digest,
     )
     _log.info("published model %s from %d updates", digest, len(updates))
     update = {

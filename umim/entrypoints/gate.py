@@ -53,7 +53,7 @@ class Gate:
         """
         found = read_policy(mounts.policy / contract.POLICY_FILE)
         check_policy(config, found, gpus)
-        signer = None if found.spec.public_key is None else _signer(mounts.signing, found.spec.public_key)
+        signer = None if found.spec.public_key is None else read_signer(mounts.signing, found.spec.public_key)
         gate = cls(found, signer, AuditLog(mounts.work, config, now), now)
         gate.check_open()
         return gate
@@ -91,8 +91,11 @@ def read_policy(path: Path) -> HospitalPolicy:
     return policy
 
 
-def _signer(folder: Path, public_key: str) -> Signer:
-    """Return the hospital's signer. The operator can replace the Secret, but not the public key in the policy."""
+def read_signer(folder: Path, public_key: str) -> Signer:
+    """Return the hospital's signer. Raises PolicyError.
+
+    The operator can replace the Secret, but not the public key in the policy.
+    """
     try:
         signer = Signer.from_pem(folder / contract.SIGNING_FILE)
     except ConfigError as error:

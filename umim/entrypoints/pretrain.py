@@ -42,7 +42,7 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
     """Read configuration and settings from ``env``, make the model and publish it."""
     config = job_config(env, InitJobConfig)
     tracing = telemetry.start(TelemetrySettings.from_env(env), SERVICE, umim.__version__)
-    store = MinioStore.from_settings(StoreSettings.from_env(env), count=tracing.metrics.count_store_bytes)
+    store = MinioStore.from_settings(StoreSettings.from_env(env), count=tracing.metrics.store_counter("init"))
     sink = progress_sink(env, config.round_uid, "init", tracing, clock)
     attributes: telemetry.Attributes = {
         "umim.round.uid": config.round_uid,
@@ -69,8 +69,10 @@ def initialise_once(
         remove_work(work_folder(config))
         return
     with kept_checkpoints(store, config, "init", around) as keeping:
-        state, metrics = _make(config, keeping)
-        result = _publish(store, config, state, metrics, around.clock, signer)
+        with telemetry.step("make"):
+            state, metrics = _make(config, keeping)
+        with telemetry.step("publish"):
+            result = _publish(store, config, state, metrics, around.clock, signer)
         write_job_result(store, "init", result)
         LOG.info("published start model %s", result.model_digest)
 
@@ -100,6 +102,7 @@ def _publish(
         metrics=metrics,
         parts=parts,
         seal=None if signer is None else signer.sign_model,
+        digest=written.digest,
     )
     parts_digest = None if parts is None else parts.digest
     return JobResult(round_uid=config.round_uid, model_digest=digest, parts_digest=parts_digest)

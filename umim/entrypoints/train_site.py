@@ -52,7 +52,8 @@ def main(env: Mapping[str, str], clock: Clock) -> None:
     config = job_config(env, SiteJobConfig)
     gate = Gate.open(config, torch.cuda.device_count(), Mounts(), clock.now)
     tracing = telemetry.start(TelemetrySettings.from_env(env), SERVICE, umim.__version__)
-    store = MinioStore.from_settings(StoreSettings.from_env(env), count=tracing.metrics.count_store_bytes)
+    count = tracing.metrics.store_counter("site", config.site)
+    store = MinioStore.from_settings(StoreSettings.from_env(env), count=count)
     publisher = ProgressPublisher(
         RedisSettings.from_env(env), contract.progress_stream(config.round_uid, config.site), clock.monotonic
     )
@@ -106,24 +107,42 @@ def _train(
             f"spec.privacy.allowedArtifacts of the Hospital is {config.privacy.allowed_artifacts}: without update "
             "the hospital takes part in no round"
         )
-    manifest, parent, heads = _fetch_parent(store, config, folder)
-    dataset = load_dataset(config.data, config.image_size, log_loading(around.clock))
+    with telemetry.step("fetch_model"):
+        manifest, parent, heads = _fetch_parent(store, config, folder)
+    with telemetry.step("load_data"):
+        dataset = load_dataset(config.data, config.image_size, log_loading(around.clock))
     parent = _with_fitting_head(parent, heads, config, dataset.classes)
-    trained = train_at_site(config, parent, dataset, around)
-    path = folder / "update.safetensors"
-    write_update(
+    with telemetry.step("train"):
+        trained = train_at_site(config, parent, dataset, around)
+    with telemetry.step("upload"):
+        return _commit(store, config, around, folder, residuals, gate, manifest, parent, trained)
+
+
+def _commit(
+    store: ObjectStore,
+    config: SiteJobConfig,
+    around: Surroundings,
+    folder: Path,
+    residuals: Residuals,
+    gate: Gate | None,
+    manifest: ModelManifest,
+    parent: ModelState,
+    trained: Trained,
+) -> UpdateManifest:
+    """Write the update as it may leave, and commit it."""
+    written = write_update(
         protect(trained.state.encoder, parent.encoder, config.privacy, around.entropy),
         parent.encoder,
         config.encoding,
         config.privacy,
         residuals,
         next((one.update_digest for one in manifest.contributors if one.site == config.site), None),
-        path,
+        folder / "update.safetensors",
         folder / LOST_FILE,
     )
     update = publish_update(
         store,
-        path,
+        written.path,
         round_uid=config.round_uid,
         site=config.site,
         attempt=config.attempt,
@@ -139,6 +158,7 @@ def _train(
         encoding=config.encoding.format,
         head=_head_file(trained, config, folder),
         seal=None if gate is None else gate.seal,
+        digest=written.digest,
     )
     shared = "a head of task " + update.head.task_name if update.head is not None else "no head"
     LOG.info("committed update %s from %d images, with %s", update.file.digest, update.samples, shared)

@@ -64,6 +64,7 @@ def round_spec(spec: FederationSpec, which: CampaignRound, parent: str | None) -
         distillation=None if distillation is None else _seeded(distillation, which.number),
         deadline=_own(stage.deadline, spec.deadline),
         retries=_own(stage.retries, spec.retries),
+        queue_name=spec.queue_name,
         suspend=spec.suspend,
     )
 

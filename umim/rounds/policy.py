@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from umim import contract
+from umim.api.base import ApiModel
 from umim.api.hospital import HospitalSpec, PrivacySpec
 from umim.api.jobs import HospitalPolicy, SiteJobConfig
+from umim.api.privacy import DifferentialPrivacyFloor
 from umim.errors import PolicyError, WindowClosedError
 from umim.rounds.configs import dataset_location
 from umim.rounds.consent import parse_quantity, training_refusal
@@ -20,11 +23,26 @@ GPU = "nvidia.com/gpu"
 
 AsStrict = Callable[[Any, Any], bool]
 
+
+def _dp_as_strict(sent: DifferentialPrivacyFloor | None, own: DifferentialPrivacyFloor | None) -> bool:
+    """Return whether what was sent is at least as strict in every field, so that no two deltas have to be weighed."""
+    if sent is None or own is None:
+        return own is None
+    return (
+        sent.min_noise_multiplier >= own.min_noise_multiplier
+        and sent.max_grad_norm <= own.max_grad_norm
+        and (sent.epsilon_budget or math.inf) <= (own.epsilon_budget or math.inf)
+        # The same epsilon at a smaller delta promises more.
+        and sent.delta <= own.delta
+    )
+
+
 AS_STRICT: Mapping[str, AsStrict] = {
     "allowed_artifacts": lambda sent, own: set(sent) <= set(own),
     "clip_norm": lambda sent, own: own is None or (sent is not None and sent <= own),
     "noise_multiplier": lambda sent, own: sent >= own,
     "min_patients": lambda sent, own: sent >= own,
+    "differential_privacy": _dp_as_strict,
 }
 """By field of the privacy floor: whether what the operator sent protects at least as much as the hospital's own.
 A field that is not here must be equal."""
@@ -59,9 +77,14 @@ def _check_privacy(sent: PrivacySpec, own: PrivacySpec) -> None:
         asked, allowed = getattr(sent, name), getattr(own, name)
         if not as_strict(asked, allowed):
             raise PolicyError(
-                f"privacy.{to_camel(name)} is {asked}, the hospital's policy has {allowed}: the operator may be "
-                "stricter, not looser"
+                f"privacy.{to_camel(name)} is {_shown(asked)}, the hospital's policy has {_shown(allowed)}: the "
+                "operator may be stricter, not looser"
             )
+
+
+def _shown(value: object) -> object:
+    """Return a value as its YAML has it."""
+    return value.to_dict() if isinstance(value, ApiModel) else value
 
 
 def _equal(sent: object, own: object) -> bool:

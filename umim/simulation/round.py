@@ -38,9 +38,9 @@ from umim.training.privacy import allowed_progress
 from umim.training.reporter import ProgressSink
 from umim.training.site import Surroundings
 
-WITHOUT_EFFECT = {"deadline", "retries", "suspend", "ttlAfterFinished"}
+WITHOUT_EFFECT = {"deadline", "queueName", "retries", "suspend", "ttlAfterFinished"}
 """Fields of a round that mean nothing here: they may change without making its results out of date."""
-WITHOUT_EFFECT_OF_HOSPITAL = {"timeWindows", "publicKey"}
+WITHOUT_EFFECT_OF_HOSPITAL = {"queueName", "timeWindows", "publicKey"}
 """The same for a Hospital: a simulation waits for nobody and signs nothing."""
 
 

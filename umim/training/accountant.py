@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from umim.errors import ConfigError
 
@@ -47,9 +48,11 @@ def epsilon(mechanisms: Iterable[Mechanism], delta: float) -> float:
         return max(0.0, float(accountant.get_epsilon(delta, alphas=list(ORDERS))))
 
 
+@lru_cache(maxsize=64)
 def noise_for(target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
     """Return about the least noise multiplier with which the steps spend at most ``target_epsilon``.
 
+    It is sought in a dozen tries, which take seconds. An audit asks for the same one many times: answers are kept.
     Raises ConfigError when no noise that opacus tries keeps it.
     """
     from opacus.accountants.utils import get_noise_multiplier

@@ -2,12 +2,16 @@
 
 ``epoch-0003.safetensors`` is written first and ``epoch-0003.json``, which holds its sha256, last: the JSON is
 the commit marker. Random states are not saved: those of an epoch are a function of seed and epoch.
+
+The state is copied to the CPU's memory and written by a thread beside the next epoch: hashing and writing a large
+model takes seconds in which a GPU would wait.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,14 +49,16 @@ class CheckpointState(ApiModel):
 
 
 class Checkpoints:
-    """The checkpoints of one training in one folder. The newest two are kept."""
+    """The checkpoints of one training in one folder. The newest two are kept. One is written at a time."""
 
     def __init__(self, folder: Path, config_digest: str, saved: Callable[[Path], None] = lambda _: None) -> None:
-        """``saved`` is told the folder after each checkpoint."""
+        """``saved`` is told the folder after each checkpoint, by the thread that wrote it."""
         self._folder = folder
         self.config_digest = config_digest
         """sha256 over everything that the training depends on."""
         self._saved = saved
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
 
     def save(
         self,
@@ -62,15 +68,29 @@ class Checkpoints:
         scaler: torch.amp.GradScaler,
         metrics: Metrics,
     ) -> None:
-        """Write the state after ``epoch`` finished epochs, atomically, and remove older ones."""
+        """Begin to write the state after ``epoch`` finished epochs, atomically; older ones are removed then.
+
+        Returns when the state is copied and the parts may change. Raises what writing the one before raised.
+        """
+        self.finish()
         tensors = {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}
         tensors |= optimiser_tensors(model, optimiser)
+        copies = {name: _copied(value) for name, value in tensors.items()}
+        self._pending = self._writer.submit(self._write, epoch, copies, scaler.state_dict(), dict(metrics))
+
+    def finish(self) -> None:
+        """Wait until what was saved is on disk and ``saved`` was told. Raises what writing it raised."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _write(self, epoch: int, tensors: dict[str, Tensor], scaler: dict[str, Any], metrics: Metrics) -> None:
         written = write_safetensors(tensors, self._tensors_path(epoch))
         state = CheckpointState(
             config_digest=self.config_digest,
             tensors_digest=written.digest,
             epoch=epoch,
-            scaler=scaler.state_dict(),
+            scaler=scaler,
             metrics=metrics,
         )
         with replace_file(self._state_path(epoch)) as file:
@@ -125,6 +145,12 @@ class Checkpoints:
 
     def _state_path(self, epoch: int) -> Path:
         return self._folder / f"epoch-{epoch:04d}.json"
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """Return a copy in the CPU's memory."""
+    tensor = tensor.detach()
+    return tensor.clone() if tensor.device.type == "cpu" else tensor.cpu()
 
 
 def _restore(

@@ -70,7 +70,7 @@ class PrivateSteps:
     """Takes the steps of one private training."""
 
     learner: Learner
-    """On the runtime's device, without a loss scaler's half precision, see ``half``."""
+    """On the runtime's device."""
     train: Batches
     """Images to learn from."""
     mechanism: Mechanism
@@ -78,7 +78,8 @@ class PrivateSteps:
     max_grad_norm: float
     """Largest L2 norm of the gradient of one image."""
     runtime: Runtime
-    """Device and precision. float16 is not used: its loss scaling skips steps by what the gradients are."""
+    """Device. All is computed in float32: the gradients of torch.func do not go together with autocast, whose layers
+    mix precisions, and float16's loss scaling skips steps by what the gradients are."""
     entropy: Entropy
     """Where samples, noise, augmentation and masks come from. In a hospital nobody can know it: who knows the noise
     subtracts it, and who knows the samples gains more than the accountant counts."""
@@ -120,8 +121,7 @@ class PrivateSteps:
 
         def loss(parameters: dict[str, Tensor], one: Tensor, target: Tensor | None, noise: Tensor | None) -> Tensor:
             inputs = (one[None], None if target is None else target[None], None if noise is None else noise[None])
-            with self._autocast():
-                value: Tensor = functional_call(self.learner, parameters, inputs)
+            value: Tensor = functional_call(self.learner, parameters, inputs)
             return value
 
         dims = (None, 0, None if targets is None else 0, None if noise_BL is None else 0)
@@ -130,11 +130,6 @@ class PrivateSteps:
         with sdpa_kernel(SDPBackend.MATH):  # vmap has no batching rule for the fused kernels
             gradients, losses_B = each(detached, images_BCHW, targets, noise_BL)
         return {name: value.float() for name, value in gradients.items()}, losses_B.detach().float()
-
-    def _autocast(self) -> torch.autocast:
-        half = self.runtime.half if self.runtime.half is torch.bfloat16 else None
-        # The cache would keep casts of parameters that belong to one call of vmap.
-        return torch.autocast(self.runtime.device.type, dtype=half, enabled=half is not None, cache_enabled=False)
 
     def _images_at_once(self, named: Mapping[str, Tensor]) -> int:
         size = sum(value.numel() * 4 for value in named.values())

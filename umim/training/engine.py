@@ -78,12 +78,15 @@ class Fit:
         )
         reporter = Reporter(self.sink, self.clock, self.spec.epochs, self.train.steps, first, self.runtime.device)
         spent, started = metrics.get("seconds", 0.0), self.clock.monotonic()
-        for epoch in range(first, self.spec.epochs):
-            self._epoch(epoch, optimiser, scaler, reporter)
-            metrics["train_loss_last"] = reporter.end_epoch()
-            metrics["seconds"] = round(spent + self.clock.monotonic() - started, 3)
-            self.checkpoints.save(epoch + 1, self.learner, optimiser, scaler, metrics)
-        return metrics | self._measured("after", with_score=True)
+        try:
+            for epoch in range(first, self.spec.epochs):
+                self._epoch(epoch, optimiser, scaler, reporter)
+                metrics["train_loss_last"] = reporter.end_epoch()
+                metrics["seconds"] = round(spent + self.clock.monotonic() - started, 3)
+                self.checkpoints.save(epoch + 1, self.learner, optimiser, scaler, metrics)
+            return metrics | self._measured("after", with_score=True)
+        finally:
+            self.checkpoints.finish()
 
     def _epoch(
         self, epoch: int, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, reporter: Reporter

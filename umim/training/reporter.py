@@ -47,7 +47,10 @@ def log_loading(clock: Clock) -> Callable[[int, int], None]:
 
 
 def log_progress(progress: Progress) -> None:
-    """Log one report of the training."""
+    """Log one report of a training or a merge."""
+    if progress.images_per_second is None:
+        LOG.info("merged %d of %d slices, %.0f s left", progress.step, progress.steps, progress.eta_seconds)
+        return
     LOG.info(
         "epoch %d/%d, step %d/%d, loss %s, %.1f images/s, %.0f s left",
         min(progress.epoch + 1, progress.epochs),
@@ -58,6 +61,26 @@ def log_progress(progress: Progress) -> None:
         progress.images_per_second,
         progress.eta_seconds,
     )
+
+
+class MergeReporter:
+    """Reports how far a pass over the updates is, about every ``REPORT_SECONDS``. A short pass is not reported."""
+
+    def __init__(self, sink: ProgressSink, clock: Clock) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._started = self._reported = clock.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take note of ``done`` of ``total`` slices; 0 starts a pass."""
+        now = self._clock.monotonic()
+        if done == 0:
+            self._started = self._reported = now
+        elif now - self._reported >= REPORT_SECONDS or (done == total and self._reported > self._started):
+            self._reported = now
+            left = (now - self._started) / done * (total - done)
+            time = self._clock.now()
+            self._sink(Progress(epoch=0, epochs=1, step=done, steps=total, eta_seconds=left, time=time))
 
 
 class Reporter:

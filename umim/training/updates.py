@@ -21,7 +21,7 @@ from umim.api.round import EncodingSpec
 from umim.artifacts.encodings import SCALE, Changes, decode, encode, encoded_infos
 from umim.artifacts.models import check_tensors
 from umim.artifacts.tensors import TensorReader, open_safetensors
-from umim.artifacts.writer import info_of, write_safetensors, writing_tensors
+from umim.artifacts.writer import WrittenTensors, info_of, write_safetensors, writing_tensors
 from umim.errors import ArtifactError
 from umim.models.state import Tensors
 from umim.training.privacy import clip_scale
@@ -92,7 +92,7 @@ def write_update(
     last_digest: str | None,
     path: Path,
     lost_path: Path,
-) -> None:
+) -> WrittenTensors:
     """Write a site's update to ``path``, and to ``lost_path`` what the encoding lost, where it loses anything.
 
     ``protected`` is what ``privacy.protect`` returned, ``last_digest`` names the site's update that is in the parent.
@@ -103,8 +103,7 @@ def write_update(
     """
     chosen = encoding.format
     if chosen == "full":
-        write_safetensors(protected, path)
-        return
+        return write_safetensors(protected, path)
     infos = {name: info_of(value) for name, value in parent.items()}
     entries, plain = encoded_infos(infos, chosen, encoding.kept), encoded_infos(infos, "delta", 1.0)
     with ExitStack() as stack:
@@ -122,6 +121,7 @@ def write_update(
             if lost is not None and slot.name == name:  # both files have the tensors in the same order
                 rest: Changes = (change.reshape(-1) - decode(name, encoded, change.shape, chosen)).astype("<f4")
                 lost.write(name, rest.view("u1").data)
+    return file.written
 
 
 class _Changes(Mapping[str, Tensor]):

@@ -42,6 +42,9 @@ data:
   {{- end }}
 workClaimName: {{ include "umim-hospital.claim" (dict "root" . "volume" "work") }}
 serviceAccountName: umim-site
+{{- with $hospital.queueName }}
+queueName: {{ . | quote }}
+{{- end }}
 {{- with $hospital.maxResources }}
 maxResources: {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -71,8 +74,8 @@ privacy:
 
 {{/* Variables that a site's Job may have, and those that its Secret may hold, as CEL lists. */}}
 {{- define "umim-hospital.environment" -}}
-['UMIM_CONFIG', 'UMIM_S3_ENDPOINT', 'UMIM_S3_BUCKET', 'UMIM_S3_REGION', 'UMIM_REDIS_URL',
-        'OTEL_EXPORTER_OTLP_ENDPOINT', 'TRACEPARENT', 'OMP_NUM_THREADS']
+['UMIM_CONFIG', 'UMIM_S3_ENDPOINT', 'UMIM_S3_BUCKET', 'UMIM_S3_REGION', 'UMIM_S3_CA', 'UMIM_REDIS_URL',
+        'UMIM_REDIS_CA', 'OTEL_EXPORTER_OTLP_ENDPOINT', 'TRACEPARENT', 'OMP_NUM_THREADS']
 {{- end }}
 {{- define "umim-hospital.credentials" -}}
 ['UMIM_S3_ACCESS_KEY', 'UMIM_S3_SECRET_KEY', 'UMIM_S3_SESSION_TOKEN', 'UMIM_REDIS_USERNAME',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from umim import contract
@@ -12,9 +12,11 @@ from umim.api.base import API_VERSION
 from umim.api.federation import FederationStatus
 from umim.api.globalmodel import GlobalModelSpec
 from umim_operator import events
+from umim_operator.actors import NOTHING, Outlook
 from umim_operator.federations import observe, planner
 from umim_operator.federations.state import FederationObserved, FederationPlan, FederationView, RoundCreation, RoundSeen
 from umim_operator.kube import REFUSALS, Kube, KubeError, MissingError
+from umim_operator.measures import Measures
 from umim_operator.state import Event
 
 Object = dict[str, Any]
@@ -24,43 +26,58 @@ _log = logging.getLogger(__name__)
 class FederationExecutor:
     """Reconciles Federations, one call a look. Holds no state of any of them."""
 
-    def __init__(self, kube: Kube, clock: Callable[[], datetime]) -> None:
+    def __init__(self, kube: Kube, measures: Measures, clock: Callable[[], datetime]) -> None:
         self._kube = kube
+        self._measures = measures
         self._clock = clock
 
-    def reconcile(self, namespace: str, name: str) -> timedelta | None:
-        """Look at the Federation once and do what is next. Returns when to look again; None: when something changes.
+    def reconcile(self, namespace: str, name: str) -> Outlook:
+        """Look at the Federation once and do what is next. Returns when to look again.
 
         Raises KubeError: nothing is lost, call again.
         """
         try:
             body = self._kube.get("Federation", namespace, name)
         except MissingError:
-            return None
+            return NOTHING
         view = observe.federation_view(body)
         if view.deleting:
-            return None
+            return NOTHING
+        with self._measures.reconciling(view):
+            return self._look(view, body)
+
+    def _look(self, view: FederationView, body: Object) -> Outlook:
         next_ = planner.plan(view, self._observe(view), self._clock())
         if next_.status != view.status:
             body = self._kube.replace_status("Federation", body, next_.status.to_dict())
+        self._measures.looked_at_federation(view, next_.status)
+        if next_.status.completion_time is not None and view.status.completion_time is None:
+            rounds = [one["metadata"]["uid"] for one in self._rounds(view)]
+            self._measures.federation_ended(view, next_.status, rounds)
         if next_.create is not None:
             next_ = self._create(view, body, next_, next_.create)
         if next_.suspend is not None and next_.status.current_round is not None:
             change = {"spec": {"suspend": next_.suspend}}
-            self._kube.merge("FederationRound", namespace, next_.status.current_round, change)
+            self._kube.merge("FederationRound", view.namespace, next_.status.current_round, change)
         for event in next_.events:
             self._emit(view, event)
-        return next_.look_again
+        return Outlook(next_.look_again)
 
     def clean(self, namespace: str, name: str) -> bool:
         """Delete the rounds of a deleted Federation; each cleans up itself. Returns whether none is left."""
-        body = self._kube.get("Federation", namespace, name)
-        rounds = self._kube.list("FederationRound", namespace, {contract.LABEL_FEDERATION: name})
-        left = [one["metadata"] for one in rounds if body["metadata"]["uid"] in observe.owners(one["metadata"])]
+        view = observe.federation_view(self._kube.get("Federation", namespace, name))
+        left = [one["metadata"] for one in self._rounds(view)]
         for meta in left:
             if "deletionTimestamp" not in meta:
                 self._kube.delete("FederationRound", namespace, meta["name"], uid=meta["uid"])
+        if not left:
+            self._measures.federation_gone(view)
         return not left
+
+    def _rounds(self, view: FederationView) -> list[Object]:
+        """Return all rounds of the campaign that exist."""
+        rounds = self._kube.list("FederationRound", view.namespace, {contract.LABEL_FEDERATION: view.name})
+        return [one for one in rounds if view.uid in observe.owners(one["metadata"])]
 
     def _observe(self, view: FederationView) -> FederationObserved:
         if view.status.current_round is None or view.status.completion_time is not None:

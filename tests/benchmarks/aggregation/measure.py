@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.benchmarks.aggregation.inputs import Inputs, make_inputs
 from tests.benchmarks.aggregation.peers.harness import Task
-from tests.benchmarks.aggregation.plan import LIMIT, LONG_SECONDS, MODULES, Contender, Group, Profile
+from tests.benchmarks.aggregation.plan import LIMIT, LONG_SECONDS, MODULES, OURS, Contender, Group, Profile
 from tests.benchmarks.aggregation.reference import largest_error, write_reference
 from tests.benchmarks.aggregation.venvs import Environment
 from umim.artifacts.files import replace_file
@@ -48,9 +48,7 @@ def load_records(folder: Path) -> list[Record]:
 
 def run_pass(profile: Profile, laboratory: Laboratory, repeat: int) -> None:
     """Measure what is missing once. The contenders of a group follow each other, so that all meet the same machine."""
-    systems = [name for name in MODULES if name not in laboratory.environments] + [
-        name for name, one in laboratory.environments.items() if not one.problem
-    ]
+    systems = [OURS, LIMIT] + [name for name, one in laboratory.environments.items() if not one.problem]
     for group in profile.all_groups():
         for contender in group.contenders(systems):
             if _is_due(group, contender, repeat, laboratory):

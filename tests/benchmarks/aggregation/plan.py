@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 OURS = "umim"
 LIMIT = "limit"
+GROWTH = "stored"
+"""Our path whose growth with the number of updates is measured: as the platform's Jobs read, from a store in ranges."""
 RULES = ("mean", "median", "trimmed-mean", "krum")
 
 
@@ -35,6 +37,7 @@ CONTENDERS: Sequence[Contender] = (
     Contender(OURS, "engine", RULES, ("bare",)),
     Contender(OURS, "unverified", RULES, ("file",), 0.1),
     Contender(OURS, "verified", RULES, ("file",), 0.1),
+    Contender(OURS, GROWTH, ("mean",), ("file",), 0.1),
     Contender(LIMIT, "sha256", ("mean",), ("file",), 0),
     Contender(LIMIT, "cat", ("mean",), ("file",), 0),
     Contender("nvflare", "numpy", ("mean",)),
@@ -91,7 +94,7 @@ class Group:
     def contenders(self, systems: Sequence[str]) -> Iterator[Contender]:
         """Yield who takes part, of the systems that are there."""
         for one in CONTENDERS:
-            if self.growth and one.path != "verified":
+            if self.growth and one.path != GROWTH:
                 continue
             if one.system in systems and self.rule in one.rules and self.mode in one.modes:
                 yield one

@@ -57,7 +57,7 @@ def _growth(found: Mapping[str, Any], path: Path) -> None:
         axes.set_xlim(left=0)
         axes.set_xlabel("updates")
         axes.set_ylabel(label)
-        axes.set_title("Mean, file to file, verified", fontsize=9)
+        axes.set_title("Mean, store to file, verified", fontsize=9)
     _save(figure, path)
 
 

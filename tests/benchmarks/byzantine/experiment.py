@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from tests.benchmarks.byzantine.attacks import ATTACKS, Attack, Changes, Liars, as_trained
 from tests.benchmarks.byzantine.federation import SITES, Task, accuracy, join, split, start_model, train
-from umim.aggregation.engine import Engine, Threads
+from umim.aggregation.engine import Engine
 from umim.aggregation.interface import Combination
 from umim.aggregation.names import fewest_sites
 from umim.aggregation.outliers import outliers
@@ -131,10 +131,10 @@ def _merge(
     updates = [Update(str(site), task.samples[site], MemorySource(file)) for site, file in files.items()]
     strategy = make_strategy(spec)
     while len(updates) >= fewest_sites(spec):
-        engine = Engine(source, updates, spec, Threads(1, 1))
+        engine = Engine(source, updates, spec, 1)
         try:
             plan = strategy.plan(engine)
-            merged = join({piece.slot.name: values for piece, _, values in engine.merged(plan)})
+            merged = join({piece.slot.name: values.copy() for piece, _, values in engine.merged(plan)})
         except BadUpdateError as bad:
             tally.excluded += bool(liars[int(bad.site)])
             tally.honest_excluded += not liars[int(bad.site)]

@@ -41,7 +41,7 @@ def main() -> int:
     records = work / "records" / _digest(recipe()) / profile.name
     records.mkdir(parents=True, exist_ok=True)
     surroundings = _surroundings(arguments, packs, profile)
-    _adopt(arguments.out / "learning.json", surroundings, records)
+    surroundings["hardware"]["processors"] = _adopt(arguments.out / "learning.json", surroundings, records)
     phases = [
         [task for task in phase if not record_path(records, *task).exists()]
         for phase in _phases(profile, sorted(packs))
@@ -54,16 +54,21 @@ def main() -> int:
     return 0
 
 
-def _adopt(path: Path, surroundings: dict[str, Any], records: Path) -> None:
-    """Take over the runs of an earlier report of the same recipe on the same data with the same software."""
+def _adopt(path: Path, surroundings: dict[str, Any], records: Path) -> list[str]:
+    """Take over the runs of an earlier report of the same recipe on the same data with the same software.
+
+    Returns the processors of these runs and of this one.
+    """
+    here = str(processor().get("model name", platform.processor()))
     earlier = json.loads(path.read_text()) if path.exists() else {}
     if any(earlier.get(key) != surroundings[key] for key in ("split", "recipe", "evaluation", "packs", "software")):
-        return
+        return [here]
     for record in earlier["records"]:
         place = record_path(records, record["seed"], record["arm"])
         if not place.exists():
             with replace_file(place) as file:
                 file.write(json.dumps(record, indent=1).encode())
+    return sorted({here, *earlier["hardware"]["processors"]})
 
 
 def _report(profile: Profile, records: Path, surroundings: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -137,7 +142,6 @@ def _surroundings(arguments: argparse.Namespace, packs: dict[str, Pack], profile
         "packs": {name: pack.digest for name, pack in packs.items()},
         "software": {**software_versions(SOFTWARE), "python": platform.python_version()},
         "hardware": {
-            "processor": processor().get("model name", platform.processor()),
             "bfloat16": one_thread().half is not None,
             "processes": arguments.jobs,
             "threads_a_process": 1,

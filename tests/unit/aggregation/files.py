@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
-from umim.aggregation.engine import Engine, Threads
+from umim.aggregation.engine import Engine
 from umim.aggregation.merge import Merged, merge_files
 from umim.aggregation.strategy import make_strategy
 from umim.aggregation.updates import Update
@@ -47,13 +47,13 @@ def merge(
     updates: Sequence[Update],
     folder: Path,
     settings: AggregationSpec | None = None,
-    threads: Threads | None = None,
+    threads: int = 2,
     scale: float = 1.0,
     slots: Mapping[str, Source] | None = None,
 ) -> Merged:
     """Merge updates in a folder as one attempt does."""
     settings = settings or spec()
-    engine = Engine(source(parent), updates, settings, threads or Threads())
+    engine = Engine(source(parent), updates, settings, threads)
     return merge_files(make_strategy(settings), engine, folder, scale, slots)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests.benchmarks.byzantine.attacks import ATTACKS, scaled, sign_flip
 from tests.unit.aggregation.conftest import Federation
 from tests.unit.aggregation.files import source, spec, update
-from umim.aggregation.engine import Engine, Threads
+from umim.aggregation.engine import Engine
 from umim.aggregation.strategy import make_strategy
 from umim.api.round import AggregationSpec
 
@@ -70,9 +70,9 @@ def merged_change(changes: Changes, settings_: AggregationSpec, samples: Sequenc
         update(f"site-{number}", {"w": torch.from_numpy(change)}, count)
         for number, (change, count) in enumerate(zip(changes, samples, strict=True))
     ]
-    engine = Engine(parent, updates, settings_, Threads(1, 1))
+    engine = Engine(parent, updates, settings_, 1)
     plan = make_strategy(settings_).plan(engine)
-    return np.concatenate([values for _, _, values in engine.merged(plan)]).astype(np.float32)
+    return np.concatenate([values.copy() for _, _, values in engine.merged(plan)]).astype(np.float32)
 
 
 def distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -13,9 +14,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from tests.unit.aggregation.files import merge, merged, mixed_model, random_model, source, spec, update
 from umim.aggregation import engine as engine_module
 from umim.aggregation import passes
-from umim.aggregation.engine import Engine, Threads, weight
+from umim.aggregation.engine import Engine, weight
 from umim.aggregation.gram import block_gram
-from umim.aggregation.interface import Matrix
+from umim.aggregation.interface import Array, Matrix
 from umim.aggregation.merge import merge_files
 from umim.aggregation.names import NEEDS
 from umim.aggregation.strategy import FACTORIES, make_strategy
@@ -55,7 +56,8 @@ def federation(strategy: str) -> tuple[dict[str, torch.Tensor], list[Update]]:
 
 
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "BUDGET_BYTES", 1 << 10)
+    for name in ("SLICE_BYTES", "LARGE_SLICE_BYTES"):
+        monkeypatch.setattr(engine_module, name, 1 << 10)
     monkeypatch.setattr(passes, "FEWEST_ELEMENTS", 1501)
     monkeypatch.setattr(engine_module, "CHUNK", 400)
 
@@ -76,7 +78,7 @@ def test_the_number_of_threads_changes_no_bit(
     settings = settings_of(strategy, filters)
     parent, updates = federation(strategy)
     found = set()
-    for threads in (Threads(1, 1), Threads(2, 2), Threads(8, 8), Threads(8, 8)):
+    for threads in (1, 2, 8, 8):
         result = merge(parent, updates, tmp_path, settings, threads)
         found.add((result.model.digest, tuple(file.digest for file in result.slots.values())))
     assert len(found) == 1
@@ -91,6 +93,40 @@ def test_where_tensors_are_cut_changes_no_bit(strategy: str, tmp_path: Path, mon
     assert merge(parent, updates, tmp_path, settings).model.digest == whole
 
 
+@pytest.mark.parametrize(("strategy", "passes_"), [("fedavg", 1), ("krum", 2), ("ties", 2)])
+def test_every_pass_tells_how_many_of_its_slices_are_done(
+    strategy: str, passes_: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_small(monkeypatch)
+    told: list[tuple[int, int]] = []
+    parent, updates = federation(strategy)
+    settings = settings_of(strategy, "plain")
+    engine = Engine(source(parent), updates, settings, 2, lambda done, total: told.append((done, total)))
+    merge_files(make_strategy(settings), engine, tmp_path)
+    starts = [at for at, (done, _) in enumerate(told) if done == 0]
+    assert len(starts) == passes_
+    for start, stop in zip(starts, [*starts[1:], len(told)], strict=True):
+        total = told[start][1]
+        assert told[start:stop] == [(done, total) for done in range(total + 1)]
+        assert total > 1
+
+
+def test_merged_values_go_where_they_are_asked_to_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_small(monkeypatch)
+    parent, updates = federation("fedavg")
+    engine = Engine(source(parent), updates, spec(), 2)
+    plan = make_strategy(spec()).plan(engine)
+    found: dict[str, list[Array]] = {}
+    for piece, _, values in engine.merged(plan):
+        found.setdefault(piece.slot.name, []).append(values.copy())
+    expected = {name: np.concatenate(pieces) for name, pieces in found.items()}
+    into = {name: np.full_like(values, np.nan) for name, values in expected.items()}
+    for piece, _, values in engine.merged(plan, into):
+        assert np.shares_memory(values, into[piece.slot.name])
+    for name, values in into.items():
+        np.testing.assert_array_equal(values, expected[name])
+
+
 def test_the_gram_matrix_is_the_inner_products_of_the_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     cut_small(monkeypatch)
     parent, updates = federation("fedavg")
@@ -103,7 +139,7 @@ def test_the_gram_matrix_is_the_inner_products_of_the_changes(monkeypatch: pytes
         ]
     )
     expected = (flat @ flat.T).numpy()
-    found = Engine(source(parent), updates, spec(), Threads()).gram()
+    found = Engine(source(parent), updates, spec(), 2).gram()
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-5 * float(expected.max()))
     assert (found == found.T).all()
 
@@ -118,7 +154,7 @@ def test_blas_starts_no_threads_inside_those_of_a_pass(monkeypatch: pytest.Monke
     monkeypatch.setattr(engine_module, "block_gram", spying)
     parent, updates = federation("krum")
     with threadpool_limits(2, user_api="blas"):
-        Engine(source(parent), updates, settings_of("krum", "plain"), Threads(2, 2)).gram()
+        Engine(source(parent), updates, settings_of("krum", "plain"), 2).gram()
         assert seen == {1}
         assert _blas_threads() == {2}
 
@@ -199,7 +235,7 @@ def test_the_parent_may_lie_in_another_order_than_a_model_is_written(tmp_path: P
     )
     data = len(header).to_bytes(8, "little") + header + b"".join(one.numpy().tobytes() for one in raw.values())
     one = update("site", {"a": torch.tensor([5.0, 6.0]), "b": torch.tensor([7.0, 8.0])})
-    engine = Engine(MemorySource(data), [one, one], spec("uniform"), Threads())
+    engine = Engine(MemorySource(data), [one, one], spec("uniform"), 2)
     model = read_safetensors(merge_files(make_strategy(spec("uniform")), engine, tmp_path).model.path)
     assert {name: value.tolist() for name, value in model.items()} == {"a": [5.0, 6.0], "b": [7.0, 8.0]}
 

@@ -12,7 +12,8 @@ from tests.unit.aggregation.files import merge, merged, mixed_model, random_mode
 from umim.aggregation.merge import decode_file
 from umim.aggregation.updates import Update
 from umim.api.round import EncodingSpec
-from umim.artifacts.sources import FileSource, MemorySource
+from umim.artifacts.memory import MemoryStore
+from umim.artifacts.sources import MemorySource, StoredSource
 from umim.artifacts.tensors import read_safetensors
 from umim.distillation.run import scaled
 from umim.errors import ArtifactError
@@ -99,11 +100,11 @@ def test_a_teacher_is_what_the_site_trained_with_the_parents_counters(tmp_path: 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_teacher_that_was_sent_as_changes_is_the_parent_with_them(dtype: torch.dtype, tmp_path: Path) -> None:
     parent = {"w": torch.arange(5).to(dtype)}
-    path = tmp_path / "update"
-    path.write_bytes(save({"w": torch.full((5,), 0.5)}))
-    with FileSource(path) as file:  # it fills the buffer that it is given
-        sent = Update("site", 1, file, encoding=EncodingSpec(format="delta"))
-        found = read_safetensors(decode_file(source(parent), sent, tmp_path / "teacher"))
-        model = merged(parent, [sent], tmp_path, spec("ties", {"density": 0.9}))
+    store, data = MemoryStore(), save({"w": torch.full((5,), 0.5)})
+    store.put("update", data)
+    stored = StoredSource(store, "update", len(data), 64)  # it fills the buffer that it is given
+    sent = Update("site", 1, stored, encoding=EncodingSpec(format="delta"))
+    found = read_safetensors(decode_file(source(parent), sent, tmp_path / "teacher"))
+    model = merged(parent, [sent], tmp_path, spec("ties", {"density": 0.9}))
     assert torch.equal(found["w"], (torch.arange(5) + 0.5).to(dtype))
     assert torch.equal(model["w"], found["w"])

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.unit.aggregation.conftest import CREATED, UID, Federation, Tensors
+from tests.unit.aggregation.conftest import CREATED, UID, Federation, Tensors, surroundings
 from tests.unit.aggregation.files import spec
 from umim import contract
 from umim.aggregation import run
-from umim.api.round import EncodingSpec
+from umim.api.round import EncodingSpec, Progress
 from umim.artifacts.encodings import decode, encode, encoded_infos
 from umim.artifacts.manifests import read_model_manifest
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.models import fetch_model
 from umim.artifacts.writer import DTYPES, info_of
+from umim.entrypoints.aggregate import aggregate
 from umim.errors import ArtifactError, ConfigError, StoreError
+from umim.training.reporter import Clock
 
 SITES = ("hospital-a.x", "hospital-b.x", "hospital-c.x")
 
@@ -60,6 +63,16 @@ def test_the_model_is_published_with_its_lineage(federation: Federation, tmp_pat
     assert [entry.update_digest for entry in manifest.contributors] == [update.digest for update in federation.updates]
     assert manifest.metrics["loss_after"] == pytest.approx((1 * 1 + 2 * 2 + 3 * 3) / 6)
     assert {"umim", "torch", "safetensors", "python"} <= set(manifest.software)
+
+
+def test_a_long_merge_shows_live_how_far_it_is(federation: Federation) -> None:
+    fill(federation)
+    reports: list[Progress] = []
+    seconds = itertools.count(0, 3)
+    clock = Clock(lambda: CREATED, lambda: next(seconds))
+    aggregate(federation.store, federation.config(), replace(surroundings(), sink=reports.append, clock=clock))
+    assert [report.step for report in reports] == list(range(1, reports[0].steps + 1))
+    assert reports[-1].percent == 100
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])

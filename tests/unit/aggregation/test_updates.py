@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save
 
 from tests.unit.aggregation.files import Tensors, merge, random_model, source, spec, update
-from umim.aggregation.engine import Threads
 from umim.aggregation.merge import decode_file
 from umim.aggregation.updates import BadUpdateError, Update
 from umim.api.artifacts import ExclusionReason
 from umim.api.round import EncodingSpec
-from umim.artifacts.sources import FileSource, MemorySource, Source
+from umim.artifacts.memory import MemoryStore
+from umim.artifacts.sources import MemorySource, Scratch, Source, StoredSource
 from umim.errors import StoreError
 
 PARENT = random_model(0)
@@ -34,7 +34,7 @@ class Counted:
         self.passes = 0
         self._source = source
 
-    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
+    def read(self, offset: int, length: int, buffer: Scratch) -> memoryview:
         self.passes += offset == 0
         return self._source.read(offset, length, buffer)
 
@@ -48,7 +48,7 @@ class Turning:
         self.later = b""
         self._data = data
 
-    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
+    def read(self, offset: int, length: int, buffer: Scratch) -> memoryview:
         self.passes += offset == 0
         return MemorySource(self._data if self.passes < 2 else self.later).read(offset, length, buffer)
 
@@ -60,7 +60,7 @@ class Down:
         self.size = source.size
         self._source = source
 
-    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
+    def read(self, offset: int, length: int, buffer: Scratch) -> memoryview:
         if offset > 1000:
             raise StoreError("the store does not answer")
         return self._source.read(offset, length, buffer)
@@ -190,18 +190,16 @@ def test_an_update_whose_digest_is_known_to_be_right_is_not_hashed(tmp_path: Pat
 def test_the_first_bad_update_is_not_hidden_by_others(threads: int, tmp_path: Path) -> None:
     bad = [update(f"bad-{n}", with_value(float("inf"))) for n in range(3)]
     with pytest.raises(BadUpdateError) as found:
-        merge(PARENT, bad, tmp_path, spec("median"), Threads(threads, threads))
+        merge(PARENT, bad, tmp_path, spec("median"), threads)
     assert found.value.site == "bad-0"
 
 
-def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "update"
-    path.write_bytes(save(dict(GOOD)))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    with FileSource(path) as opened:
-        path.write_bytes(path.read_bytes()[:-300])
-        with pytest.raises(BadUpdateError, match="update ends at byte") as found:
-            merge(PARENT, [Update("bad", 1, opened, digest)], tmp_path / "work")
+def test_an_object_that_is_shorter_than_its_manifest_says_is_named(tmp_path: Path) -> None:
+    store, data = MemoryStore(), save(dict(GOOD))
+    store.put("update", data[:-300])
+    stored = StoredSource(store, "update", len(data), 1 << 20)
+    with pytest.raises(BadUpdateError, match="update ends at byte") as found:
+        merge(PARENT, [Update("bad", 1, stored, hashlib.sha256(data).hexdigest())], tmp_path)
     assert found.value.reason == "DigestMismatch"
 
 

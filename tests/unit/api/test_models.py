@@ -239,9 +239,10 @@ def test_progress_that_the_api_server_cannot_store_is_refused(field: str) -> Non
         Progress.model_validate(progress(**{field: 2**63}))
 
 
-def test_progress_may_come_without_the_loss() -> None:
+@pytest.mark.parametrize("field", ["loss", "imagesPerSecond"])
+def test_progress_may_come_without_loss_and_throughput(field: str) -> None:
     body = progress()
-    del body["loss"]
+    del body[field]
     assert Progress.model_validate(body).to_dict() == body
 
 

@@ -29,7 +29,7 @@ from umim.artifacts.encodings import (
 )
 from umim.artifacts.floats import SIZES
 from umim.artifacts.layout import read_layout
-from umim.artifacts.sources import FileSource
+from umim.artifacts.sources import MappedSource
 from umim.artifacts.writer import writing_tensors
 from umim.errors import ArtifactError
 
@@ -128,7 +128,7 @@ def test_slices_of_a_file_are_the_slices_of_the_whole(
     named = {f"w{number}": change for number, change in enumerate(changes)}
     path = tmp_path_factory.getbasetemp() / f"{encoding}.safetensors"
     parent = written(path, named, encoding)
-    with FileSource(path) as source:
+    with MappedSource(path) as source:
         layout = read_layout(source, "the update")
         assert layout.infos == dict(sorted(encoded_infos(parent, encoding, DENSITY).items()))
         decoder = Decoder(source, layout, parent, encoding)

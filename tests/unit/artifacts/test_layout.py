@@ -14,7 +14,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.torch import save
 
 from umim.artifacts.layout import MOST_HEADER_BYTES, Layout, read_layout
-from umim.artifacts.sources import MemorySource
+from umim.artifacts.sources import MemorySource, Scratch
 from umim.artifacts.writer import DTYPES
 from umim.errors import ArtifactError
 
@@ -145,7 +145,7 @@ class Endless:
 
     size = 1 << 60
 
-    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:  # noqa: ARG002 - as a Source does
+    def read(self, offset: int, length: int, buffer: Scratch) -> memoryview:  # noqa: ARG002 - as a Source does
         assert length == 8
         return memoryview((1 << 50).to_bytes(8, "little"))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from umim import contract
 from umim.api.artifacts import JobResult, ModelManifest, UpdateManifest
 from umim.api.base import ModelReference
 from umim.api.globalmodel import Contributor
+from umim.artifacts import models
 from umim.artifacts.manifests import (
     MAX_MANIFEST_BYTES,
     ManifestError,
@@ -107,6 +110,28 @@ def test_publishing_again_keeps_the_model_and_its_first_manifest(store: MemorySt
 def test_tensors_are_there_before_their_manifest(tensors: Path) -> None:
     publish(TensorsFirst(), tensors)
     commit(TensorsFirst(), tensors)
+
+
+@pytest.mark.parametrize("put", [publish, commit])
+def test_a_file_whose_digest_is_known_is_not_hashed_again(
+    put: Callable[..., Any], store: MemoryStore, tensors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "sha256_of", lambda _: pytest.fail("the file is hashed again"))
+    put(store, tensors, digest=hashlib.sha256(tensors.read_bytes()).hexdigest())
+    assert any(info.key.endswith(contract.MANIFEST_FILE) for info in store.list(""))
+
+
+@pytest.mark.parametrize("put", [publish, commit])
+def test_a_file_that_is_not_what_its_writer_said_gets_no_manifest(
+    put: Callable[..., Any], store: MemoryStore, tensors: Path
+) -> None:
+    digest = hashlib.sha256(tensors.read_bytes()).hexdigest()
+    damaged = bytearray(tensors.read_bytes())
+    damaged[-1] ^= 1
+    tensors.write_bytes(damaged)
+    with pytest.raises(ArtifactError, match=f"is not what was written: its sha256 was {digest}, what was uploaded has"):
+        put(store, tensors, digest=digest)
+    assert not any(info.key.endswith(contract.MANIFEST_FILE) for info in store.list(""))
 
 
 def test_a_model_that_is_not_published_is_not_found(store: MemoryStore, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umim.artifacts.memory import MemoryStore
-from umim.artifacts.sources import GAP_BYTES, FileSource, HashingSource, MemorySource, Source, StoredSource
+from umim.artifacts.sources import (
+    GAP_BYTES,
+    MAPPED_READS,
+    HashingSource,
+    MappedSource,
+    MemorySource,
+    Scratch,
+    Source,
+    StoredSource,
+)
 from umim.errors import ArtifactError, NotFoundError
 
 KEY = "updates/one.safetensors"
@@ -40,7 +50,7 @@ class CountingSource:
         self.size = len(data)
         self.reads: list[tuple[int, int]] = []
 
-    def read(self, offset: int, length: int, buffer: bytearray) -> memoryview:
+    def read(self, offset: int, length: int, buffer: Scratch) -> memoryview:
         assert len(buffer) >= length
         self.reads.append((offset, length))
         return self._source.read(offset, length, buffer)
@@ -51,8 +61,8 @@ def sources(data: bytes, folder: Path, size: int, range_bytes: int) -> Iterator[
     """A source of each kind with the same bytes. ``size`` is what a manifest says of the stored one."""
     path = folder / "file"
     path.write_bytes(data)
-    with FileSource(path) as source:
-        yield [source, MemorySource(data), StoredSource(CountingStore(data), KEY, size, range_bytes)]
+    with MappedSource(path) as mapped:
+        yield [mapped, MemorySource(data), StoredSource(CountingStore(data), KEY, size, range_bytes)]
 
 
 def within(reads: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
@@ -92,7 +102,38 @@ def test_a_short_source_says_where_it_ends(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(ArtifactError, match=f"^{name} cannot be read"):
-        FileSource(tmp_path / name)
+        MappedSource(tmp_path / name)
+
+
+def test_what_is_read_of_a_mapped_file_stays_valid_when_it_is_unmapped_and_closed(tmp_path: Path) -> None:
+    data = bytes(number % 251 for number in range(64 * mmap.PAGESIZE + 5))
+    (tmp_path / "file").write_bytes(data)
+    with MappedSource(tmp_path / "file") as source:
+        pieces = range(0, len(data), mmap.PAGESIZE)
+        for _ in range(2):  # passes
+            views = [source.read(at, min(mmap.PAGESIZE, len(data) - at), bytearray()) for at in pieces]
+    assert b"".join(views) == data
+
+
+def test_a_read_of_a_mapped_file_far_ahead_unmaps_what_lies_before(tmp_path: Path) -> None:
+    step, count = 1 << 20, 64
+    (tmp_path / "file").write_bytes(bytes(step * count))
+    with MappedSource(tmp_path / "file") as source:
+        most = 0
+        for number in range(count):
+            hashlib.sha256(source.read(number * step, step, bytearray()))
+            most = max(most, _mapped_bytes(tmp_path / "file"))
+        assert most <= 3 * MAPPED_READS * step
+
+
+def _mapped_bytes(path: Path) -> int:
+    """Return how many bytes of a file this process holds mapped."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    held = 0
+    for line in lines:
+        if line.endswith(str(path)):
+            held += next(int(one.split()[1]) << 10 for one in lines if one.startswith("Rss:"))
+    return held
 
 
 def test_an_object_that_is_gone_is_the_stores_error() -> None:

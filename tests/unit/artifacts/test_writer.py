@@ -14,7 +14,7 @@ from safetensors.torch import save, save_file
 from umim.api.artifacts import TensorInfo
 from umim.artifacts.files import sha256_of
 from umim.artifacts.layout import NOTE, plan_layout, read_layout
-from umim.artifacts.sources import FileSource
+from umim.artifacts.sources import MappedSource
 from umim.artifacts.writer import DTYPES, write_safetensors, writing_tensors
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -70,7 +70,7 @@ def test_the_file_is_that_of_safetensors_byte_for_byte(
     written = write_safetensors(given_tensors, path, note)
     assert path.read_bytes() == save(given_tensors, metadata(note))
     assert (written.digest, written.size_bytes) == (sha256_of(path), path.stat().st_size)
-    with FileSource(path) as source:
+    with MappedSource(path) as source:
         assert read_layout(source, "file") == plan_layout(read_layout(source, "file").infos, note)[0]
 
 
@@ -157,3 +157,13 @@ def test_a_name_that_no_file_can_hold_is_refused_and_nothing_is_left(
     with pytest.raises(ValueError, match=r"__metadata__|surrogates"):
         write_safetensors({name: torch.zeros(1)}, tmp_path / "file", note)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_not_hashed_has_the_same_bytes_and_no_digest(tmp_path: Path) -> None:
+    for hashed in (True, False):
+        with writing_tensors(tmp_path / str(hashed), INFOS, hashed=hashed) as writer:
+            writer.write("a", bytes(8))
+            writer.write("b", b"abc")
+    assert (tmp_path / "False").read_bytes() == (tmp_path / "True").read_bytes()
+    with pytest.raises(ValueError, match="False is not hashed"):
+        _ = writer.written

@@ -61,7 +61,8 @@ def records() -> list[dict[str, Any]]:
         record("nvflare", "torch", "mean", "file", 8.0),
         record(OURS, "engine", "median", "bare", 2.0),
         record("openfl", "Median", "median", "bare", 11.0),
-        record(OURS, "verified", "mean", "file", 48.0, count=64, peak_bytes=105),
+        record(OURS, "stored", "mean", "file", 4.0),
+        record(OURS, "stored", "mean", "file", 48.0, count=64, peak_bytes=105),
     ]
 
 
@@ -166,10 +167,10 @@ def test_our_side_is_measured_and_right_and_is_not_measured_twice(
     laboratory = Laboratory(tmp_path / "inputs", tmp_path / "work", records, absent)
     run_pass(profile, laboratory, 0)
     found = {(one["path"], one["count"]): one for one in load_records(records)}
-    of_four = {(path, 4) for path in ("unverified", "verified", "sha256", "cat", "engine")}
-    assert found.keys() == of_four | {("verified", 5)}
+    of_four = {(path, 4) for path in ("unverified", "verified", "stored", "sha256", "cat", "engine")}
+    assert found.keys() == of_four | {("stored", 5)}
     assert [one["problem"] for one in found.values() if "problem" in one] == []
-    assert all(found[path, 4]["largest_error"] < 1e-7 for path in ("unverified", "verified", "engine"))
+    assert all(found[path, 4]["largest_error"] < 1e-7 for path in ("unverified", "verified", "stored", "engine"))
     assert all(one["peak_bytes"] >= one["before_bytes"] > 0 for one in found.values())
     capfd.readouterr()
     run_pass(profile, laboratory, 0)

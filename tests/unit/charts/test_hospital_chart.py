@@ -88,6 +88,7 @@ def test_the_consent_is_what_the_values_say(helm: Helm) -> None:
         ),
         work_claim_name="umim-work",
         service_account_name="umim-site",
+        queue_name="umim",
         max_resources={"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"},
         architectures=["vit_tiny_patch16_224", "vit_small_patch16_224"],
         max_epochs=10,
@@ -177,13 +178,14 @@ def test_the_schema_allows_what_the_api_allows() -> None:
     assert set(window) == {str(field.alias) for field in api.TimeWindow.model_fields.values()}
 
 
-def test_the_operator_manages_jobs_writes_secrets_and_looks_at_pods(helm: Helm) -> None:
+def test_the_operator_manages_jobs_writes_secrets_and_looks_at_pods_and_queues(helm: Helm) -> None:
     documents = helm.template("umim-hospital")
     (role,) = kube.of_kind(documents, "Role").values()
     assert kube.rights(role) == kube.expand(
-        "batch/jobs: get list watch create patch delete deletecollection",
+        "batch/jobs: get list watch create delete deletecollection",
         "/secrets: create delete",
         "/pods: get list",
+        "kueue.x-k8s.io/workloads: get list",
     )
     (binding,) = kube.of_kind(documents, "RoleBinding").values()
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
@@ -221,6 +223,7 @@ def test_the_admission_policy_admits_the_jobs_that_the_operator_makes(helm: Helm
     golden = yaml.safe_load((render.ROOT / "tests/golden/operator/site-job.yaml").read_text())
     (container,) = golden["spec"]["template"]["spec"]["containers"]
     public = {contract.ENV_REDIS_URL, contract.ENV_S3_REGION, "OTEL_EXPORTER_OTLP_ENDPOINT"}
+    public |= {contract.ENV_S3_CA, contract.ENV_REDIS_CA}
     for name in {item["name"] for item in container["env"]} | public:
         assert f"'{name}'" in text
     for mount in container["volumeMounts"]:

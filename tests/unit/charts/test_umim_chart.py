@@ -12,15 +12,21 @@ from hack import render
 from tests.unit.charts import kube
 from tests.unit.charts.helm import Helm
 
-EVERYTHING = ("redis.enabled=true", "telemetry.otlpEndpoint=http://collector.observability.svc:4318")
+PLAIN = ("minio.tls.enabled=false", "redis.tls.enabled=false")
+EVERYTHING = (
+    "redis.enabled=true",
+    "telemetry.otlpEndpoint=http://collector.observability.svc:4318",
+    "console.enabled=true",
+)
 EXTERNAL = ("minio.enabled=false", "objectStore.endpoint=https://s3.example.org", "objectStore.existingSecret=keys")
 
 
 def environment(container: dict[str, Any]) -> dict[str, str]:
-    """Return a container's variables; one from a Secret as secret/key."""
+    """Return a container's variables; one from a Secret or ConfigMap as its name/key."""
     found = {}
     for item in container["env"]:
-        reference = item.get("valueFrom", {}).get("secretKeyRef")
+        source = item.get("valueFrom", {})
+        reference = source.get("secretKeyRef") or source.get("configMapKeyRef")
         found[item["name"]] = f"{reference['name']}/{reference['key']}" if reference else item["value"]
     return found
 
@@ -60,6 +66,12 @@ def test_lint_finds_nothing(helm: Helm) -> None:
         (("minio.enabled=true", "federations.namespaces={}"), "'/federations/namespaces/0'"),
         (("minio.enabled=true", "operator.replicas=2"), "additional properties 'replicas' not allowed"),
         (("minio.enabled=true", "telemetry.otlpEndpoint=collector:4318"), "'/telemetry/otlpEndpoint'"),
+        (("minio.enabled=true", "console.hosts={https://console.example.org}"), "'/console/hosts/0'"),
+        (("minio.enabled=true", "console.hosts={*}"), "'/console/hosts/0'"),
+        (("minio.enabled=true", "console.prometheusUrl=prometheus:9090"), "'/console/prometheusUrl'"),
+        (("minio.enabled=true", "console.prometheusUrl=http://u:p@prometheus:9090"), "'/console/prometheusUrl'"),
+        (("minio.enabled=true", "console.ingressFrom[0].namespace=ingress"), "'/console/ingressFrom/0'"),
+        (("minio.enabled=true", "console.replicas=2"), "additional properties 'replicas' not allowed"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(helm: Helm, values: tuple[str, ...], message: str) -> None:
@@ -70,6 +82,7 @@ def test_every_pod_is_restricted(helm: Helm) -> None:
     specs = kube.pod_specs(helm.template("umim", *EVERYTHING))
     assert set(specs) == {
         "Deployment/umim-operator",
+        "Deployment/umim-console",
         "Deployment/umim-minio",
         "Deployment/umim-redis",
         "Job/umim-store-setup",
@@ -77,11 +90,12 @@ def test_every_pod_is_restricted(helm: Helm) -> None:
     assert {name: kube.restricted_violations(spec) for name, spec in specs.items()} == {name: [] for name in specs}
 
 
-def test_only_the_operator_gets_a_token(helm: Helm) -> None:
+def test_only_the_operator_and_the_console_get_a_token(helm: Helm) -> None:
     documents = helm.template("umim", *EVERYTHING)
+    accounts = {"Deployment/umim-operator": "umim-operator", "Deployment/umim-console": "umim-console"}
     for name, spec in kube.pod_specs(documents).items():
-        if name == "Deployment/umim-operator":
-            assert spec["serviceAccountName"] == "umim-operator"
+        if name in accounts:
+            assert spec["serviceAccountName"] == accounts[name]
         else:
             assert spec["automountServiceAccountToken"] is False
             assert "serviceAccountName" not in spec
@@ -95,7 +109,7 @@ def test_there_is_one_operator_at_a_time(helm: Helm) -> None:
 
 
 def test_the_operator_reads_the_in_cluster_store_and_redis(helm: Helm) -> None:
-    assert environment(operator_container(helm.template("umim", *EVERYTHING))) == {
+    assert environment(operator_container(helm.template("umim", *EVERYTHING, *PLAIN))) == {
         "UMIM_S3_ENDPOINT": "http://umim-minio.umim-system.svc:9000",
         "UMIM_S3_BUCKET": "umim",
         "UMIM_S3_REGION": "us-east-1",
@@ -129,7 +143,7 @@ def test_without_redis_and_telemetry_their_variables_are_unset(helm: Helm) -> No
 
 
 def test_the_set_up_of_the_store_runs_after_every_install_and_upgrade(helm: Helm) -> None:
-    job = kube.of_kind(helm.template("umim"), "Job")["umim-store-setup"]
+    job = kube.of_kind(helm.template("umim", *PLAIN), "Job")["umim-store-setup"]
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
     container = job["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "localhost/umim/operator:dev"
@@ -146,7 +160,7 @@ def test_the_set_up_of_the_store_runs_after_every_install_and_upgrade(helm: Helm
 
 def test_generated_passwords_are_long_and_differ(helm: Helm) -> None:
     secrets = kube.of_kind(helm.template("umim", *EVERYTHING), "Secret")
-    assert set(secrets) == {"umim-minio", "umim-object-store", "umim-redis"}
+    assert set(secrets) == {"umim-minio", "umim-minio-tls", "umim-object-store", "umim-redis", "umim-redis-tls"}
     keys = {"umim-minio": "rootPassword", "umim-object-store": "secretKey", "umim-redis": "password"}
     passwords = {base64.b64decode(secrets[name]["data"][key]).decode() for name, key in keys.items()}
     assert {len(password) for password in passwords} == {40}
@@ -238,10 +252,11 @@ def test_in_each_federation_namespace_the_operator_manages_jobs_and_writes_secre
     assert set(roles) == {"alpha/umim-operator", "beta/umim-operator"}
     for role in roles.values():
         assert kube.rights(role) == kube.expand(
-            "batch/jobs: get list watch create patch delete deletecollection",
+            "batch/jobs: get list watch create delete deletecollection",
             "/secrets: create delete",
             "/pods: get list",
             "/persistentvolumeclaims: get",
+            "kueue.x-k8s.io/workloads: get list",
         )
 
 
@@ -253,16 +268,16 @@ def test_no_role_reads_secrets_or_uses_wildcards(helm: Helm) -> None:
         assert resource != "secrets" or verb in ("create", "delete")
 
 
-def test_every_binding_is_for_the_operator_and_its_own_role(helm: Helm) -> None:
+def test_every_binding_is_for_one_account_and_its_own_role(helm: Helm) -> None:
     documents = helm.template("umim", *EVERYTHING)
     bindings = [
         *kube.of_kind(documents, "RoleBinding").values(),
         *kube.of_kind(documents, "ClusterRoleBinding").values(),
     ]
-    assert len(bindings) == 2
+    assert sorted(one["roleRef"]["name"] for one in bindings) == ["umim-console", "umim-operator", "umim-operator"]
     for binding in bindings:
-        assert binding["roleRef"]["name"] == "umim-operator"
-        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "umim-operator", "namespace": "umim-system"}]
+        account = binding["roleRef"]["name"]
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "umim-system"}]
 
 
 def test_namespace_editors_write_campaigns_rounds_and_consent_but_no_status(helm: Helm) -> None:
@@ -283,7 +298,7 @@ def test_namespace_editors_write_campaigns_rounds_and_consent_but_no_status(helm
 
 def test_store_and_redis_admit_only_umim(helm: Helm) -> None:
     policies = kube.of_kind(helm.template("umim", *EVERYTHING), "NetworkPolicy")
-    assert set(policies) == {"umim-operator", "umim-minio", "umim-redis"}
+    assert set(policies) == {"umim-operator", "umim-console", "umim-minio", "umim-redis"}
     assert policies["umim-operator"]["spec"]["policyTypes"] == ["Ingress"]
     assert "ingress" not in policies["umim-operator"]["spec"]
     for name, port in (("umim-minio", 9000), ("umim-redis", 6379)):
@@ -292,7 +307,7 @@ def test_store_and_redis_admit_only_umim(helm: Helm) -> None:
         assert spec["policyTypes"] == ["Ingress", "Egress"]
         assert [rule["ports"] for rule in spec["ingress"]] == [[{"protocol": "TCP", "port": port}]]
         own, jobs = spec["ingress"][0]["from"]
-        assert own["podSelector"]["matchExpressions"][1]["values"] == ["operator", "store-setup"]
+        assert own["podSelector"]["matchExpressions"][1]["values"] == ["operator", "store-setup", "test"]
         assert jobs["podSelector"]["matchExpressions"] == [{"key": "umim.dev/role", "operator": "Exists"}]
     assert kube.of_kind(helm.template("umim", "networkPolicy.enabled=false"), "NetworkPolicy") == {}
 

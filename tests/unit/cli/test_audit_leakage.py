@@ -57,7 +57,7 @@ def test_the_folder_holds_page_numbers_and_pictures(model: Path, data: Path, tmp
     out = tmp_path / "new" / "out"
     done = run(
         model, *DESCRIBED, "--data", data, "--out", out, "--round", tmp_path / "round.yaml", "--models", "4",
-        "--clip-norm", "2", "--noise-multiplier", "0.5", "-o", "json",
+        "--clip-norm", "2", "--noise-multiplier", "0.5", "--target-epsilon", "2", "-o", "json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -66,16 +66,21 @@ def test_the_folder_holds_page_numbers_and_pictures(model: Path, data: Path, tmp
         "membership.png", "reconstructions.png", "report.json", "report.md",
     ]  # fmt: skip
     assert (out / "report.md").read_text() == report.page(found)
-    plain, floor = found["settings"]["defences"]
+    plain, floor, private = found["settings"]["defences"]
     assert plain["training"]["epochs"] == 2
     assert plain["training"]["objective"] == "supervised+mim"
     assert (plain["name"], plain["clipNorm"]) == ("none", None)
     assert (floor["name"], floor["clipNorm"], floor["noiseMultiplier"]) == ("clip+noise", 2, 0.5)
+    assert (private["name"], private["clipNorm"]) == ("dp-sgd", None)
+    assert private["training"]["differentialPrivacy"]["targetEpsilon"] == 2
+    assert private["training"]["epochs"] == 2
+    (spent,) = (one["epsilon"]["mean"] for one in found["usefulness"] if one["defence"] == "dp-sgd")
+    assert 0 < spent <= 2
     assert found["data"] == {"name": "scans.npz", "task": "classification", "classes": 4, "images": 32, "patients": 16}
     for one in found["membership"]["attacks"]:
         assert len(one["auroc"]["values"]) == 4
         assert one["auroc"]["mean"] == pytest.approx(np.mean(one["auroc"]["values"]))
-    assert "[4/14]" in done.stderr
+    assert "[4/23]" in done.stderr
     assert "inversion: 1 image, plain gradient, none" in done.stderr
 
 
@@ -95,6 +100,7 @@ def test_the_tables_name_the_attacks_and_warn_of_the_pictures(model: Path, data:
     ("arguments", "code", "message"),
     [
         (["--clip-norm", "0"], 2, "allowed are finite numbers above 0"),
+        (["--target-epsilon", "0"], 2, "allowed are numbers above 0 up to 1000"),
         (["--models", "5"], 2, "allowed are even numbers from 4"),
         (["--noise-multiplier", "-1"], 2, "--noise-multiplier"),
         (["--task", "none"], 78, "objective supervised needs labels but the task is none"),

@@ -13,12 +13,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.unit.cli.samples import hospital_object
+from umim import checks
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.store import ObjectInfo
+from umim.checks import Check, State
 from umim.cli import preflight
 from umim.cli.kube import Cluster, ClusterError
 from umim.cli.main import app
-from umim.cli.preflight import Check, State
 from umim.cli.resources import Hospital, parse_hospital
 from umim.errors import AccessDeniedError, NotFoundError, StoreError
 
@@ -31,7 +32,7 @@ class FakeCluster:
 
     namespace = "federation"
     version = (1, 34)
-    served = preflight.KINDS
+    served = checks.KINDS
     replicas: tuple[int, int] | None = (1, 1)
     gpus: Mapping[str, int] = {"node-1": 2}
     hospital_list: tuple[Hospital, ...] = (HOSPITAL,)
@@ -79,7 +80,7 @@ class Damaged(MemoryStore):
 
 
 def report(
-    monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, *arguments: str, store: Any = None, redis: bool = True
+    monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, *arguments: str, store: Any = None, redis: str | None = None
 ) -> Any:
     @contextmanager
     def opened(*_: Any) -> Any:
@@ -89,7 +90,7 @@ def report(
 
     monkeypatch.setattr(Cluster, "connect", lambda _context: cluster)
     monkeypatch.setattr(preflight, "open_store", opened)
-    monkeypatch.setattr(preflight, "_answers", lambda _settings: redis)
+    monkeypatch.setattr(preflight, "_redis_problem", lambda _settings: redis)
     return CliRunner().invoke(app, ["preflight", *arguments], catch_exceptions=False)
 
 
@@ -169,8 +170,9 @@ def test_a_store_that_refuses_its_keys_or_does_not_answer_fails(monkeypatch: pyt
 
 
 def test_a_silent_redis_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    done = report(monkeypatch, FakeCluster(), "-o", "json", redis=False)
-    assert states(done)["Redis"]["state"] == "failed"
+    done = report(monkeypatch, FakeCluster(), "-o", "json", redis="no answer")
+    found = states(done)["Redis"]
+    assert (found["state"], "no answer" in found["found"]) == ("failed", True)
 
 
 @pytest.mark.parametrize(

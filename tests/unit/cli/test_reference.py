@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -62,8 +63,20 @@ def test_every_command_that_shows_something_has_json() -> None:
             yield path, {option for one in command.params for option in one.opts}  # type: ignore[attr-defined]
 
     without = [path for path, options in leaves(get_command(app), "umim") if "--output" not in options]
-    write_files_only = ("umim init", "umim keygen")
-    assert [path for path in without if not path.startswith(write_files_only)] == []
+    assert [path for path in without if not path.startswith("umim init")] == []  # whose output is YAML for kubectl
+
+
+def test_every_command_that_has_json_shows_a_table_unless_asked() -> None:
+    def options(command: Any) -> Iterator[Any]:
+        for one in getattr(command, "commands", {}).values():
+            yield from options(one)
+        yield from (one for one in command.params if "--output" in one.opts)
+
+    found = list(options(get_command(app)))
+    assert len(found) > 10
+    for option in found:
+        assert set(option.opts) == {"--output", "-o"}
+        assert option.default == "table"
 
 
 def test_kubectl_finds_the_tool_as_its_plugin() -> None:

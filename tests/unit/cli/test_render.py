@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 
 from tests.unit.cli.samples import DIGEST, PARENT, model_object, round_object, site
 from umim.api.artifacts import ModelManifest, TensorInfo, TensorsFile
-from umim.cli import render
+from umim.cli import render, words
 from umim.cli.resources import parse_model, parse_round
 
 NOW = datetime(2026, 11, 24, 12, 6, 10, tzinfo=UTC)
@@ -24,12 +24,12 @@ def text(renderable: RenderableType, width: int = 140) -> str:
     ("seconds", "shown"), [(0, "0s"), (59, "59s"), (370, "6m10s"), (3600, "1h"), (90_061, "1d1h"), (-5, "0s")]
 )
 def test_ages_are_shown_in_two_units(seconds: int, shown: str) -> None:
-    assert render.short_duration(timedelta(seconds=seconds)) == shown
+    assert words.short_duration(timedelta(seconds=seconds)) == shown
 
 
 @pytest.mark.parametrize(("number", "shown"), [(0, "0 B"), (1023, "1023 B"), (22_000_000, "21.0 MiB")])
 def test_sizes_have_binary_units(number: int, shown: str) -> None:
-    assert render.size(number) == shown
+    assert words.size(number) == shown
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_sizes_have_binary_units(number: int, shown: str) -> None:
     ],
 )
 def test_the_change_of_the_loss_needs_both_figures(metrics: dict[str, float] | None, shown: tuple[str, ...]) -> None:
-    assert render.loss_change(metrics) == shown
+    assert words.loss_change(metrics) == shown
 
 
 def test_the_list_of_rounds_tells_the_story_in_one_row() -> None:
@@ -68,6 +68,16 @@ def test_pretraining_shows_how_far_it_is() -> None:
     assert "epoch 2/2  loss 0.700  81 images/s  1m15s left" in shown
     assert render.progress_line(one) == "federation/demo-1 Initializing 50 %"
     assert "Running, attempt 2, 50 %" in text(render.round_detail(one, NOW), 200)
+
+
+def test_a_merge_shows_how_far_it_is() -> None:
+    progress = {"epoch": 0, "epochs": 1, "step": 40, "steps": 100, "etaSeconds": 75.0, "time": "2026-03-01T12:00:00Z"}
+    job = {"phase": "Running", "attempt": 1, "progress": progress}
+    one = parse_round(round_object(phase="Aggregating", sites=[], aggregation=job))
+    shown = text(render.progress_view(one, NOW))
+    assert "slice 40/100  1m15s left" in shown
+    assert " 40 %" in shown
+    assert "images" not in shown
 
 
 def test_a_job_of_the_server_that_cannot_start_says_why() -> None:
@@ -128,7 +138,7 @@ def test_a_pulled_model_comes_with_the_lines_that_load_it() -> None:
         software={},
         created=NOW,
     )
-    code = render.loading_code("demo", manifest)
+    code = words.loading_code("demo", manifest)
     assert 'timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=0)' in code
     assert 'load_file("demo/model.safetensors")' in code
     assert DIGEST in text(render.pulled("demo", manifest, True))

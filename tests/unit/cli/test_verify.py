@@ -108,6 +108,13 @@ def test_a_new_key_is_a_secret_in_a_file_that_only_its_owner_reads(tmp_path: Pat
     assert "PRIVATE" not in output
 
 
+def test_a_new_key_can_be_read_by_a_program(tmp_path: Path) -> None:
+    out = tmp_path / "key.yaml"
+    code, output = run("keygen", "federation", "-n", "federation", "--out", out, "-o", "json")
+    shown = json.loads(output)
+    assert (code, shown["keyId"], shown["secretFile"]) == (0, key_id(shown["publicKey"]), str(out))
+
+
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "key.yaml"
     out.write_text("mine")

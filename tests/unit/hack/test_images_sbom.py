@@ -14,8 +14,11 @@ import jsonschema
 import pytest
 from referencing import Registry, Resource
 
-from hack.images import sbom
+from hack.images import catalog, sbom
+from hack.images.buildah import Buildah
 from hack.images.sbom import Component
+from hack.images.steps import ImageError
+from hack.images.workspace import Workspace
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 STATUS = """Package: libstdc++6
@@ -120,7 +123,7 @@ def test_what_lies_in_a_root_folder_is_found(tmp_path: Path) -> None:
         folder = tmp_path / f"opt/umim/lib/python3.13/site-packages/{name}-1.dist-info"
         folder.mkdir(parents=True)
         (folder / "METADATA").write_text(text)
-    found = {component.name.lower(): component.version for component in sbom.installed(tmp_path)}
+    found = {component.name.lower(): component.version for component in sbom.installed(tmp_path, Path)}
     assert found == {
         "libstdc++6": "14.2.0-19",
         "zlib1g": "1:1.3.dfsg+really1.3.1-1+b1",
@@ -129,8 +132,55 @@ def test_what_lies_in_a_root_folder_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="go is not installed")
-def test_a_real_go_program_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["usr/bin/minio", "manager"])
+def test_the_go_programs_of_an_image_without_debian_are_read(tmp_path: Path, place: str) -> None:
     go = Path(shutil.which("go") or "").resolve()
-    (tmp_path / "usr/bin").mkdir(parents=True)
-    (tmp_path / sbom.GO_BINARY).symlink_to(go)
-    assert "stdlib" in {component.name for component in sbom.installed(tmp_path)}
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(go, tmp_path / place)
+    (tmp_path / place).with_name("script").write_text("#!/bin/sh\n")
+    assert "stdlib" in {component.name for component in sbom.installed(tmp_path, lambda: go)}
+
+
+class Storage(Buildah):
+    """Buildah with one image, whose root folder is given; counts how often it is opened."""
+
+    opened = 0
+
+    def run(self, *arguments: str) -> str:
+        if arguments[0] == "mount":
+            Storage.opened += 1
+            return f"{self.workspace.home / 'root'}\n"
+        return "container\n"
+
+    def images(self) -> dict[str, tuple[str, datetime]]:
+        return {"localhost/umim/redis:dev": ((self.workspace.home / "id").read_text(), NOW)}
+
+
+def test_each_image_that_is_built_has_its_bill_once_and_equal_images_equal_ones(tmp_path: Path) -> None:
+    workspace, images = Workspace(tmp_path), [catalog.find("redis")]
+    (workspace.home / "root/var/lib/dpkg").mkdir(parents=True)
+    (workspace.home / "root" / sbom.DPKG_STATUS).write_text(STATUS)
+    (workspace.home / "id").write_text("a")
+    storage, bills = Storage(workspace, {}), []
+    for opened in (1, 1):
+        sbom.keep(workspace, storage, images, "dev", "cpu")
+        assert Storage.opened == opened
+        bills.append(workspace.bill("localhost/umim/redis:dev").read_bytes())
+    for image_id in ("b", "a"):
+        (workspace.home / "id").write_text(image_id)
+        sbom.keep(workspace, storage, images, "dev", "cpu")
+        bills.append(workspace.bill("localhost/umim/redis:dev").read_bytes())
+    assert Storage.opened == 3
+    assert bills[0] == bills[1] == bills[3] != bills[2]
+    sbom.copy(workspace, images, "dev", "cpu", f"{tmp_path}/out/umim.tar.")
+    assert (tmp_path / "out/umim.tar.redis.cdx.json").read_bytes() == bills[0]
+
+
+def test_an_image_of_which_nothing_is_known_is_an_error(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    (workspace.home / "root").mkdir(parents=True)
+    (workspace.home / "id").write_text("a")
+    with pytest.raises(ImageError, match="holds no package that is known"):
+        sbom.keep(workspace, Storage(workspace, {}), [catalog.find("redis")], "dev", "cpu")
+    with pytest.raises(ImageError, match="operator:dev is not built"):
+        sbom.keep(workspace, Storage(workspace, {}), [catalog.find("operator")], "dev", "cpu")

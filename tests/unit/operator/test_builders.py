@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,18 @@ def test_a_job_runs_one_pod_once_because_the_planner_counts_attempts(role: Role)
     found = job(role)["spec"]
     assert (found["backoffLimit"], found["completions"], found["parallelism"]) == (0, 1, 1)
     assert found["template"]["spec"]["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_job_for_a_queue_is_created_suspended_with_kueues_label_on_the_job_alone(role: Role) -> None:
+    round_, found = launch(role)
+    body = builders.job(make.view(round_), replace(found, queue="umim"), DEFAULTS, None)
+    assert body["spec"]["suspend"] is True
+    assert body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "umim"
+    assert "kueue.x-k8s.io/queue-name" not in body["spec"]["template"]["metadata"]["labels"]
+    without = job(role)
+    assert "suspend" not in without["spec"]
+    assert "kueue.x-k8s.io/queue-name" not in without["metadata"]["labels"]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -251,6 +264,21 @@ def test_distillation_has_resources_of_its_own() -> None:
         "memory": "8Gi"
     }
     assert container("aggregate")["resources"]["limits"] == {"memory": "4Gi"}
+
+
+@pytest.mark.parametrize(
+    ("distillation", "memory"), [(None, "1Gi"), ({}, "1Gi"), ({"resources": {"limits": {"memory": "8Gi"}}}, "8Gi")]
+)
+def test_aggregation_has_resources_of_its_own_that_those_of_a_distillation_replace(
+    distillation: dict[str, Any] | None, memory: str
+) -> None:
+    aggregation = {"resources": {"limits": {"memory": "1Gi"}}}
+    found = container("aggregate", server_dataset=POOL, distillation=distillation, aggregation=aggregation)
+    assert found["resources"] == {
+        "requests": {"cpu": "1", "memory": "1Gi" if memory == "1Gi" else "2Gi"},
+        "limits": {"memory": memory},
+    }
+    assert container("site", aggregation=aggregation)["resources"]["limits"] == {"memory": "4Gi"}
 
 
 @pytest.mark.parametrize(

@@ -116,17 +116,32 @@ def test_objects_are_listed_in_all_namespaces_by_their_labels(kube: Kube, api: A
     api.answers.append(Answer(200, b'{"items": [{"a": 1}, {"a": 2}]}'))
     assert kube.list("Job", labels={"x": "1", "y": "2"}) == [{"a": 1}, {"a": 2}]
     assert api.requests[0].path == "/apis/batch/v1/jobs"
-    assert api.requests[0].query == {"labelSelector": ["x=1,y=2"]}
+    assert api.requests[0].query == {"labelSelector": ["x=1,y=2"], "limit": ["500"]}
 
 
-def test_objects_are_applied_on_the_server_by_one_manager(kube: Kube, api: Api) -> None:
-    body = {"metadata": {"namespace": "ns", "name": "n"}, "stringData": {"a": "b"}}
-    kube.apply(body, "Secret")
-    (request,) = api.requests
-    assert (request.method, request.path) == ("PATCH", "/api/v1/namespaces/ns/secrets/n")
-    assert request.content_type == "application/apply-patch+yaml"
-    assert request.query == {"fieldManager": ["umim-operator"], "force": ["true"]}
-    assert request.body == body
+def test_a_long_list_is_read_page_by_page_and_only_as_it_is_used(kube: Kube, api: Api) -> None:
+    api.answers.append(Answer(200, b'{"metadata": {"continue": "t"}, "items": [{"a": 1}]}'))
+    api.answers.append(Answer(200, b'{"metadata": {}, "items": [{"a": 2}]}'))
+    found = kube.each("Job", labels={"x": "1"})
+    assert next(found) == {"a": 1}
+    assert len(api.requests) == 1, "the next page is not in memory yet"
+    assert list(found) == [{"a": 2}]
+    assert [request.query.get("continue") for request in api.requests] == [None, ["t"]]
+    assert [request.query["labelSelector"] for request in api.requests] == [["x=1"]] * 2
+
+
+def test_an_object_is_made_unless_it_is_there(kube: Kube, api: Api) -> None:
+    body = {"metadata": {"namespace": "ns", "name": "n"}, "spec": {"a": "b"}}
+    kube.ensure(body, "Job")
+    api.answer(409, "exists")
+    kube.ensure(body, "Job")
+    assert [(request.method, request.path) for request in api.requests] == [
+        ("POST", "/apis/batch/v1/namespaces/ns/jobs")
+    ] * 2
+    assert api.requests[0].body == body
+    api.answer(403, "quota")
+    with pytest.raises(ForbiddenError, match="quota"):
+        kube.ensure(body, "Job")
 
 
 def test_fields_of_an_object_are_changed_by_a_merge_patch(kube: Kube, api: Api) -> None:
@@ -141,18 +156,27 @@ def test_objects_are_created_in_their_namespace(kube: Kube, api: Api) -> None:
     body = {"metadata": {"namespace": "ns", "generateName": "n."}}
     kube.create(body, "Event")
     assert (api.requests[0].method, api.requests[0].path) == ("POST", "/api/v1/namespaces/ns/events")
+    assert api.requests[0].query == {"fieldManager": ["umim-operator"]}
     assert api.requests[0].body == body
 
 
-def test_a_secret_is_replaced_without_being_read(kube: Kube, api: Api) -> None:
-    api.answer(404)
+def test_a_secret_is_made_by_one_request(kube: Kube, api: Api) -> None:
+    body = {"metadata": {"namespace": "ns", "name": "n"}, "stringData": {"a": "b"}}
+    kube.recreate(body, "Secret")
+    assert [(request.method, request.path) for request in api.requests] == [("POST", "/api/v1/namespaces/ns/secrets")]
+    assert api.requests[0].body == body
+
+
+def test_a_secret_that_is_there_is_replaced_without_being_read(kube: Kube, api: Api) -> None:
+    api.answer(409)
     body = {"metadata": {"namespace": "ns", "name": "n"}, "stringData": {"a": "b"}}
     kube.recreate(body, "Secret")
     assert [(request.method, request.path) for request in api.requests] == [
+        ("POST", "/api/v1/namespaces/ns/secrets"),
         ("DELETE", "/api/v1/namespaces/ns/secrets/n"),
         ("POST", "/api/v1/namespaces/ns/secrets"),
     ]
-    assert api.requests[1].body == body
+    assert api.requests[2].body == body
 
 
 def seen(status: dict[str, Any] | None) -> dict[str, Any]:
@@ -289,3 +313,27 @@ def test_a_server_that_does_not_answer_is_an_error_with_the_request(pauses: list
     with pytest.raises(ThrottledError, match="GET /api/v1/namespaces/ns/secrets/n: the API server does not answer"):
         Kube(client.ApiClient(without_retries(configuration))).get("Secret", "ns", "n")
     assert len(pauses) == 5
+
+
+def test_the_version_of_the_api_server_is_read_also_from_providers_that_add_to_it(kube: Kube, api: Api) -> None:
+    api.answers.append(Answer(200, json.dumps({"major": "1", "minor": "34+"}).encode()))
+    assert kube.version() == (1, 34)
+
+
+def test_the_kinds_of_a_group_that_is_not_there_are_none(kube: Kube, api: Api) -> None:
+    api.answer(404, "not found")
+    assert kube.served("umim.dev", "v1alpha1") == []
+    api.answers.append(Answer(200, json.dumps({"resources": [{"name": "hospitals"}]}).encode()))
+    assert kube.served("umim.dev", "v1alpha1") == ["hospitals"]
+
+
+def test_the_operator_asks_for_its_own_rights(kube: Kube, api: Api) -> None:
+    api.answers.append(Answer(201, json.dumps({"status": {"allowed": False}}).encode()))
+    assert kube.may("hospital-a", "create", "batch", "jobs") is False
+    (asked,) = api.requests
+    assert asked.body["spec"]["resourceAttributes"] == {
+        "namespace": "hospital-a",
+        "verb": "create",
+        "group": "batch",
+        "resource": "jobs",
+    }

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from tests.unit.operator import make
-from tests.unit.operator.make import A
+from tests.unit.operator.make import A, B, C
 from umim.api.artifacts import HeadArtifact, UpdateManifest
-from umim.api.round import SiteStatus
+from umim.api.round import FederationRoundStatus, SiteStatus
 from umim_operator import observe
-from umim_operator.state import DamagedManifest
+from umim_operator.state import DamagedManifest, JobView
+
+LATER = make.NOW + 60 * make.SECOND
 
 
 def job(*conditions: dict[str, Any], **status: Any) -> dict[str, Any]:
@@ -22,6 +25,7 @@ def job(*conditions: dict[str, Any], **status: Any) -> dict[str, Any]:
             "namespace": "hospital-a",
             "labels": {"umim.dev/role": "site", "umim.dev/attempt": "2", "umim.dev/round-uid": make.UID},
             "annotations": {"umim.dev/site": A, "batch.kubernetes.io/job-tracking": ""},
+            "creationTimestamp": "2026-03-01T12:00:00Z",
         },
         "status": {"conditions": list(conditions), **status},
     }
@@ -84,7 +88,7 @@ def test_a_job_without_status_is_active() -> None:
     body = job()
     del body["status"]
     assert observe.job_view(body, []).outcome == "active"
-    assert observe.needs_pods(body)
+    assert observe.needs_pods(body, LATER)
 
 
 def test_a_failed_container_says_why_in_its_termination_message() -> None:
@@ -142,10 +146,55 @@ def test_a_succeeded_job_has_no_problem_whatever_its_pods_say() -> None:
 
 
 def test_pods_are_read_only_where_they_can_explain_something() -> None:
-    assert observe.needs_pods(job(active=1, ready=0))
-    assert observe.needs_pods(job(FAILED))
-    assert not observe.needs_pods(job(active=1, ready=1))
-    assert not observe.needs_pods(job(condition("Complete")))
+    assert observe.needs_pods(job(active=1, ready=0), LATER)
+    assert observe.needs_pods(job(FAILED), make.NOW)
+    assert not observe.needs_pods(job(active=1, ready=1), LATER)
+    assert not observe.needs_pods(job(condition("Complete")), LATER)
+
+
+def test_a_pod_has_some_time_to_start_before_somebody_asks_why() -> None:
+    assert not observe.needs_pods(job(active=1), make.NOW + 4 * make.SECOND)
+    assert observe.needs_pods(job(active=1), make.NOW + 5 * make.SECOND)
+
+
+def running(*names: str) -> FederationRoundStatus:
+    """A status in which the first attempt of each site runs."""
+    references = [make.reference(name) for name in names]
+    return FederationRoundStatus(
+        sites=[
+            SiteStatus(name=one.site, namespace=one.namespace, hospital=one.name, phase="Running", attempt=1)
+            for one in references
+        ]
+    )
+
+
+def explained(*jobs: JobView, status: FederationRoundStatus, now: datetime = LATER) -> list[str]:
+    return observe.explained(status, jobs, {one.name for one in jobs}, now)
+
+
+def test_only_the_newest_attempt_of_what_runs_is_explained() -> None:
+    status = running(A, B, C)
+    sites = [status.sites[0], status.sites[1].model_copy(update={"phase": "Succeeded"}), status.sites[2]]
+    status = status.model_copy(update={"sites": sites})
+    old, new = make.job("site", A, 1, "failed"), make.job("site", A, 2)
+    assert explained(old, new, make.job("site", B), status=status) == [new.name]
+
+
+def test_a_job_whose_launch_is_not_on_record_is_explained() -> None:
+    status = FederationRoundStatus()
+    server = make.job("init", attempt=1, outcome="failed")
+    assert explained(server, status=status) == [server.name]
+
+
+def test_many_jobs_that_do_not_start_are_explained_in_turns_and_failed_ones_at_once() -> None:
+    names = [f"hospital-{number:03d}.ct" for number in range(120)]
+    jobs = [make.job("site", name) for name in names]
+    failed = make.job("site", "hospital-x.ct", outcome="failed")
+    status = running(*names, "hospital-x.ct")
+    turns = [explained(*jobs, failed, status=status, now=LATER + 5 * turn * make.SECOND) for turn in range(3)]
+    assert [turn[0] for turn in turns] == [failed.name] * 3
+    assert [len(turn) for turn in turns] == [51] * 3
+    assert set().union(*turns) == {job.name for job in jobs} | {failed.name}
 
 
 # rounds and hospitals
@@ -171,6 +220,29 @@ def test_a_round_is_read_with_its_status() -> None:
     assert view.spec == make.spec()
     assert view.status == status
     assert not view.deleting
+
+
+def test_of_many_jobs_that_ended_together_some_are_left_to_the_next_look() -> None:
+    names = [f"hospital-{number:03d}.ct" for number in range(60)]
+    jobs = [make.job("site", name, outcome="succeeded") for name in names]
+    left = observe.deferred(running(*names), [*jobs, make.job("aggregate", outcome="succeeded")])
+    assert [job.site for job in left] == names[50:]
+    assert {(job.outcome, job.explained, job.deferred) for job in left} == {("active", False, True)}
+
+
+def test_ends_that_are_on_record_do_not_count() -> None:
+    names = [f"hospital-{number:03d}.ct" for number in range(60)]
+    jobs = [make.job("site", name, outcome="succeeded") for name in names]
+    status = running(*names)
+    sites = [site.model_copy(update={"phase": "Succeeded"}) for site in status.sites[:10]]
+    assert observe.deferred(status.model_copy(update={"sites": [*sites, *status.sites[10:]]}), jobs) == []
+
+
+def test_the_version_of_an_object_changes_with_its_spec_and_its_deletion_alone() -> None:
+    meta = {"generation": 1, "resourceVersion": "7"}
+    assert observe.version(meta) == observe.version({**meta, "resourceVersion": "8"})
+    assert observe.version(meta) != observe.version({**meta, "generation": 2})
+    assert observe.version(meta) != observe.version({**meta, "deletionTimestamp": "2026-03-01T12:00:00Z"})
 
 
 def test_a_round_that_is_being_deleted_is_marked() -> None:
@@ -279,3 +351,43 @@ def test_figures_that_the_api_server_cannot_store_are_damaged(old: str, new: str
     found = read(text.replace(old, new).encode())
     assert isinstance(found, DamagedManifest)
     assert field in found.message
+
+
+def queued_job() -> dict[str, Any]:
+    body = job()
+    body["spec"] = {"suspend": True}
+    body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "umim"
+    return body
+
+
+FULL = "couldn't assign flavors to pod set main: insufficient unused quota for cpu in flavor default, 1 more needed"
+
+
+def test_a_suspended_job_says_what_kueue_says_of_it() -> None:
+    workload = {"status": {"conditions": [condition("QuotaReserved", "False", reason="Pending", message=FULL)]}}
+    found = observe.job_view(queued_job(), [], [workload])
+    assert (found.outcome, found.suspended, found.message) == ("active", True, f"LocalQueue umim: {FULL}")
+
+
+def test_a_suspended_job_of_which_kueue_says_nothing_says_where_to_look() -> None:
+    silent: list[list[dict[str, Any]]] = [[], [{}], [{"status": {"conditions": [condition("QuotaReserved")]}}]]
+    for workloads in silent:
+        found = observe.job_view(queued_job(), [], workloads)
+        assert found.message.startswith("The Job waits for Kueue to admit it from LocalQueue umim.")
+
+
+def test_a_job_that_somebody_suspended_by_hand_says_so() -> None:
+    body = queued_job()
+    del body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
+    assert "in no queue" in observe.job_view(body, []).message
+
+
+def test_a_job_that_ended_is_not_suspended_whatever_its_spec_says() -> None:
+    body = queued_job()
+    body["status"]["conditions"] = [condition("Complete")]
+    found = observe.job_view(body, [])
+    assert (found.outcome, found.suspended) == ("succeeded", False)
+
+
+def test_the_pods_of_a_suspended_job_are_not_asked_for() -> None:
+    assert not observe.needs_pods(queued_job(), LATER)

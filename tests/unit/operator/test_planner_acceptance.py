@@ -32,7 +32,7 @@ def test_a_well_formed_round_is_accepted_with_its_sites_sorted() -> None:
 def test_acceptance_is_on_record_before_any_job_is_launched() -> None:
     next_ = make.step(make.spec(), None, make.observed())
     assert next_.launches == ()
-    assert next_.look_again == make.SECOND
+    assert next_.look_again == timedelta(0)
     assert make.launched(make.step(make.spec(), next_.status, make.observed())) == [(A, 1), (B, 1), (C, 1)]
 
 
@@ -41,7 +41,7 @@ def test_a_spec_that_cannot_be_parsed_fails_the_round_with_the_field() -> None:
     assert make.condition(next_.status, "Accepted").reason == "InvalidSpec"
     assert make.condition(next_.status, "Failed").message == "spec.deadline: Field required"
     assert next_.status.phase == "Failed"
-    assert next_.look_again is None
+    assert next_.look_again == timedelta(0), "the next look knows when its time is over"
 
 
 def test_an_unknown_strategy_fails_the_round_and_says_what_is_allowed() -> None:
@@ -80,7 +80,9 @@ def test_an_unknown_distillation_fails_the_round(distillation: dict[str, Any], m
     assert message in accepted.message
 
 
-@pytest.mark.parametrize("field", ["resources", "pretraining.resources", "distillation.resources"])
+@pytest.mark.parametrize(
+    "field", ["resources", "aggregation.resources", "pretraining.resources", "distillation.resources"]
+)
 def test_a_request_above_its_limit_fails_the_round_with_the_field(field: str) -> None:
     resources = {"requests": {"cpu": "4"}, "limits": {"cpu": "2"}}
     if field == "resources":

@@ -51,7 +51,7 @@ def test_the_round_fails_at_once_when_too_few_updates_can_come() -> None:
     assert failed.message.startswith("0 updates and no more can come, the quorum is 2.")
     assert f"{A}: no disk" in failed.message
     assert next_.status.completion_time == make.NOW
-    assert next_.look_again is None
+    assert next_.look_again == timedelta(0), "the next look knows when its time is over"
 
 
 def test_a_round_that_fails_stops_the_sites_that_still_run() -> None:

@@ -115,7 +115,7 @@ def test_a_permanent_failure_of_the_init_job_fails_the_round() -> None:
     next_ = init_step(status, seen)
     failed = make.condition(next_.status, "Failed")
     assert failed.reason == "InitializationFailed"
-    assert failed.message == "The start model could not be made: no such encoder"
+    assert failed.message.startswith("The start model could not be made: no such encoder")
     assert next_.launches == ()
 
 
@@ -242,7 +242,7 @@ def test_a_result_without_a_model_fails_the_round_for_want_of_quorum() -> None:
     next_ = make.step(make.spec(), status, seen)
     assert (next_.status.phase, next_.status.reason) == ("Failed", "QuorumNotReached")
     assert make.condition(next_.status, "QuorumReached").status == "False"
-    assert make.condition(next_.status, "Failed").message == text
+    assert make.condition(next_.status, "Failed").message.startswith(text)
     assert make.site(next_.status, A).phase == "Excluded"
     assert next_.publications == ()
 
@@ -290,7 +290,9 @@ def test_events_tell_what_changed_and_only_once() -> None:
     first = make.step(round_, None, make.observed())
     assert [(event.type, event.reason) for event in first.events] == [("Normal", "Accepted")]
     second = make.step(round_, first.status, make.observed())
-    assert [event.reason for event in second.events] == ["Launched"] * 3
+    assert [(event.reason, event.message) for event in second.events] == [
+        ("Launched", f"3 sites ({A}, {B}, {C}) are Running (attempt 1).")
+    ]
     seen = make.observed(jobs=tuple(make.job("site", site) for site in (A, B, C)))
     assert make.step(round_, second.status, seen).events == ()
 

@@ -183,10 +183,10 @@ def test_a_finished_update_is_never_redone() -> None:
 
 
 def test_a_failed_site_waits_before_it_is_tried_again() -> None:
-    status, seen = failed(make.spec(), message="out of memory", reason="OOMKilled", exit_code=137)
+    status, seen = failed(make.spec(), message="no answer of the store", reason="Error", exit_code=75)
     site = make.site(status, A)
     assert (site.phase, site.failures, site.reason) == ("Backoff", 1, "JobFailed")
-    assert site.message == "out of memory"
+    assert site.message == "no answer of the store"
     assert site.retry_time == make.NOW + 10 * SECOND
     early = make.step(make.spec(), status, seen, 9 * SECOND)
     assert early.launches == ()
@@ -311,3 +311,52 @@ def test_times_are_whole_seconds_so_that_a_status_survives_the_api_server() -> N
     late = make.NOW + timedelta(microseconds=123456)
     status = plan(make.view(make.spec()), make.observed(), late).status
     assert FederationRoundStatus.model_validate(status.to_dict()) == status
+
+
+def test_a_large_round_is_launched_in_steps_that_are_each_on_record_before_the_next() -> None:
+    sites = [f"hospital-{number:03d}.ct" for number in range(120)]
+    round_ = make.spec(sites=sites)
+    seen = make.observed(hospitals=make.hospitals(sites))
+    status = make.accepted(round_, seen)
+    launched: list[str] = []
+    for most in (50, 50, 20):
+        next_ = make.step(round_, status, seen)
+        names = [launch.site for launch in next_.launches]
+        assert len(names) == most
+        assert next_.look_again == (timedelta(0) if most == 50 else 6 * SECOND)
+        launched += names
+        jobs = tuple(make.job("site", name) for name in launched)
+        status, seen = next_.status, replace(seen, jobs=jobs)
+    assert sorted(launched) == sites
+    assert make.step(round_, status, seen).launches == ()
+
+
+def test_a_pod_that_was_not_looked_at_leaves_what_was_said_of_it() -> None:
+    round_ = make.spec()
+    status, seen = make.training(round_)
+    stuck = replace(make.job("site", A), reason="Unschedulable", message="no GPU")
+    status = make.step(round_, status, replace(seen, jobs=(stuck, *seen.jobs[1:]))).status
+    unseen = replace(make.job("site", A), explained=False)
+    next_ = make.step(round_, status, replace(seen, jobs=(unseen, *seen.jobs[1:])))
+    assert (make.site(next_.status, A).reason, make.site(next_.status, A).message) == ("Unschedulable", "no GPU")
+
+
+def test_what_a_look_has_left_out_is_looked_at_at_once() -> None:
+    round_ = make.spec()
+    status, seen = make.training(round_)
+    assert make.step(round_, status, seen).look_again == 5 * SECOND
+    hidden = replace(make.job("site", A), explained=False, deferred=True)
+    assert make.step(round_, status, replace(seen, jobs=(hidden, *seen.jobs[1:]))).look_again == timedelta(0)
+
+
+def test_an_update_whose_end_was_left_out_when_consent_was_withdrawn_counts_when_consent_returns() -> None:
+    round_ = make.spec()
+    status, seen = make.training(round_)
+    hidden = replace(make.job("site", A), explained=False, deferred=True)
+    without = make.hospitals((B, C))
+    refused = make.step(round_, status, replace(seen, jobs=(hidden, *seen.jobs[1:]), hospitals=without))
+    assert make.site(refused.status, A).phase == "Refused"
+    back = replace(seen, jobs=seen.jobs[1:], updates=make.updates(A))
+    next_ = make.step(round_, refused.status, back)
+    assert make.site(next_.status, A).phase == "Succeeded"
+    assert next_.launches == ()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.authority import Authority
 from tests.unit.operator import make
 from tests.unit.operator.make import SECOND, A, B, C
 from umim.api.base import Condition, ModelReference
@@ -88,6 +89,17 @@ def test_a_site_in_trouble_is_a_warning(phase: str) -> None:
 def test_a_new_attempt_is_an_event() -> None:
     old, new = (status_with(at(A, phase="Running", attempt=number)) for number in (1, 2))
     assert len(events.between(old, new)) == 1
+
+
+def test_sites_of_which_there_is_the_same_to_say_are_one_event() -> None:
+    names = [f"hospital-{number:03d}.ct" for number in range(12)]
+    old = status_with(*map(at, [*names, A, B]))
+    running = [at(name, phase="Running", attempt=1, reason="Launched") for name in names]
+    new = status_with(*running, *(at(name, phase="Refused", reason="X", message=name) for name in (A, B)))
+    first, *others = events.between(old, new)
+    shown = ", ".join(names[:10])
+    assert first.message == f"12 sites ({shown} and 2 more) are Running (attempt 1)."
+    assert [event.message for event in others] == [f"Site {name} is Refused (attempt 0). {name}" for name in (A, B)]
 
 
 # display
@@ -287,6 +299,13 @@ def test_jobs_are_told_where_things_are_and_nothing_secret() -> None:
         "UMIM_REDIS_URL": "redis://redis:6379",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
     }
+
+
+def test_jobs_are_told_whom_to_trust() -> None:
+    store, redis = Authority("store").pem, Authority("redis").pem
+    more = {"UMIM_REDIS_URL": "rediss://redis:6379", "UMIM_S3_CA": store, "UMIM_REDIS_CA": redis}
+    environment = OperatorConfig.from_env({**ENVIRONMENT, **more}).jobs.environment
+    assert (environment["UMIM_S3_CA"], environment["UMIM_REDIS_CA"]) == (store, redis)
 
 
 @pytest.mark.parametrize("name", sorted(ENVIRONMENT))

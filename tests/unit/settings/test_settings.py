@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 import pytest
 
+from tests.authority import Authority
 from umim import contract
 from umim.api.jobs import AggregateJobConfig
 from umim.errors import ConfigError
@@ -95,6 +97,23 @@ def test_a_malformed_redis_url_is_refused(url: str) -> None:
         RedisSettings.from_env({"UMIM_REDIS_URL": url})
 
 
+@pytest.mark.parametrize("name", ["UMIM_S3_CA", "UMIM_REDIS_CA"])
+def test_a_ca_is_read_and_what_is_none_is_refused_by_name(name: str) -> None:
+    ca = Authority("ours").pem
+    env = {**STORE, "UMIM_REDIS_URL": "rediss://r"}
+    assert {StoreSettings.from_env(env).ca, *(one.ca for one in [RedisSettings.from_env(env)] if one)} == {None}
+    found = StoreSettings.from_env({**env, name: ca}), RedisSettings.from_env({**env, name: ca})
+    assert [one.ca for one in found if one is not None and one.ca] == [ca]
+    with pytest.raises(ConfigError, match=f"{name} holds no certificates"):
+        (StoreSettings.from_env({**env, name: "x"}), RedisSettings.from_env({**env, name: "x"}))
+
+
+@pytest.mark.parametrize("option", ["ssl_cert_reqs=none", "ssl_check_hostname=false", "ssl_ca_certs=/work/ca.pem"])
+def test_no_url_can_turn_verification_off(option: str) -> None:
+    with pytest.raises(ConfigError, match="UMIM_REDIS_URL"):
+        RedisSettings.from_env({"UMIM_REDIS_URL": f"rediss://r:6379/0?{option}"})
+
+
 def test_telemetry_is_off_without_an_endpoint() -> None:
     assert TelemetrySettings.from_env({}) == TelemetrySettings()
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318/", "TRACEPARENT": "00-1-2-3"}
@@ -131,3 +150,24 @@ def test_a_bad_job_configuration_names_the_field(change: dict[str, Any], message
 def test_a_job_configuration_that_is_no_json_is_refused() -> None:
     with pytest.raises(ConfigError, match="UMIM_CONFIG: document: Invalid JSON"):
         job_config({contract.ENV_CONFIG: "{"}, AggregateJobConfig)
+
+
+def test_a_configuration_of_a_thousand_sites_fits_into_variables_with_which_linux_starts_a_program() -> None:
+    updates = [
+        {"site": f"hospital-{number:04d}.radiology", "attempt": 1, "digest": "d" * 64, "headDigest": "e" * 64}
+        | {"publicKey": "nQBDEM4gQ3dcqW2cQ5WmFv6cA9pV1Cz0J0kqS3v0m1w="}
+        for number in range(1000)
+    ]
+    text = json.dumps(CONFIG | {"updates": updates})
+    variables = contract.config_variables(text)
+    assert list(variables)[:2] == ["UMIM_CONFIG", "UMIM_CONFIG_2"]
+    assert len(text) > 128 << 10, "it would not fit into one"
+    subprocess.run(["/bin/true"], env=variables, check=True)
+    assert len(job_config(variables, AggregateJobConfig).updates) == 1000
+
+
+@pytest.mark.parametrize("text", ["", "{}", "x" * 30_000, "x" * 30_001, "é" * 90_000])
+def test_a_configuration_is_put_together_as_it_was_cut(text: str) -> None:
+    variables = contract.config_variables(text)
+    assert contract.config_text(variables) == text
+    assert all(len(value.encode()) < 128 << 10 for value in variables.values())

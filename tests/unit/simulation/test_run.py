@@ -276,7 +276,7 @@ def test_an_edited_later_stage_runs_anew_and_earlier_ones_are_kept(machine: Mach
 
 def test_a_changed_deadline_makes_nothing_out_of_date(machine: Machine) -> None:
     first = machine.both(a_federation())
-    assert machine.both(a_federation(deadline="2h", retries=9)) == first
+    assert machine.both(a_federation(deadline="2h", retries=9, queueName="umim")) == first
 
 
 def test_changed_data_make_the_rounds_of_that_hospital_out_of_date(machine: Machine) -> None:

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import socket
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -14,8 +13,9 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from hack.testenv.otlp import Receiver
+from hack.testenv.otlp import Receiver, receiving
 from umim import telemetry
+from umim.metrics import METRICS
 from umim.settings import TelemetrySettings
 
 UID = "5c6d"
@@ -23,35 +23,20 @@ UID = "5c6d"
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with Receiver("127.0.0.1") as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with receiving("127.0.0.1") as server:
         yield server
-        server.shutdown()
-        thread.join(30)
 
 
 def test_spans_and_metrics_reach_the_receiver(receiver: Receiver) -> None:
     running = telemetry.start(receiver.settings, "umim-site", "1.2.3")
     with running.span("train", {"umim.site": "a.x"}), running.span("epoch"):
-        running.metrics.training_loss.set(0.5, {"umim.site": "a.x"})
-        running.metrics.images_per_second.set(12.5)
-        running.metrics.count_store_bytes("in", 7)
-        running.metrics.reconcile_duration.record(0.1)
-        running.metrics.round_finished.add(1)
-        running.metrics.round_duration.record(2.5)
+        for metric in METRICS:
+            running.metrics.record(metric, 7, dict.fromkeys(metric.attributes, "x"))
     running.shutdown()
     assert receiver.services == {"umim-site"}
     assert set(receiver.spans) == {"train", "epoch"}
     assert receiver.spans["epoch"].parent_span_id == receiver.spans["train"].span_id
-    assert receiver.metric_names >= {
-        "umim.training.loss",
-        "umim.site.images_per_second",
-        "umim.store.bytes",
-        "umim.reconcile.duration",
-        "umim.round.finished",
-        "umim.round.duration",
-    }
+    assert receiver.metric_names == {metric.name for metric in METRICS}
 
 
 def test_one_trace_spans_the_round_over_processes_and_restarts(receiver: Receiver) -> None:
@@ -70,7 +55,14 @@ def test_one_trace_spans_the_round_over_processes_and_restarts(receiver: Receive
     restarted = telemetry.start(receiver.settings, "umim-operator", "1")
     with restarted.span("reconcile 2", parent=telemetry.round_context(UID)):
         pass
-    restarted.record_round(UID, "round", start, datetime(2026, 1, 1, 0, 1, tzinfo=UTC), {"umim.round": "stage-1"})
+    restarted.record_root(
+        telemetry.round_span_context(UID),
+        "round",
+        start,
+        datetime(2026, 1, 1, 0, 1, tzinfo=UTC),
+        {"umim.round": "stage-1"},
+        [telemetry.federation_span_context("campaign")],
+    )
     with restarted.span("unrelated"):
         pass
     restarted.shutdown()
@@ -80,6 +72,9 @@ def test_one_trace_spans_the_round_over_processes_and_restarts(receiver: Receive
     root = spans["round"]
     assert root.parent_span_id == b""
     assert root.end_time_unix_nano - root.start_time_unix_nano == 60_000_000_000
+    assert [link.trace_id.hex() for link in root.links] == [
+        f"{telemetry.federation_span_context('campaign').trace_id:032x}"
+    ]
     for name in ("reconcile 1", "train", "reconcile 2"):
         assert spans[name].trace_id == trace_id == root.trace_id
         assert spans[name].parent_span_id == root.span_id
@@ -106,7 +101,7 @@ def test_a_span_says_the_type_of_the_error_that_ended_its_block_and_not_its_text
 
 def use(running: telemetry.Telemetry) -> None:
     with running.span("work"):
-        running.metrics.training_loss.set(1.0)
+        running.metrics.record_training("a.x", 3.0, 1.0)
     running.shutdown()
 
 

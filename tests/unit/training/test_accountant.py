@@ -82,7 +82,7 @@ def test_halves_of_a_training_spend_what_the_whole_does() -> None:
     assert epsilon([Mechanism(1.0, 0.1, 50)] * 2, DELTA) == epsilon([Mechanism(1.0, 0.1, 100)], DELTA)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.floats(0.2, 20), st.floats(0.01, 1), st.integers(1, 300))
 def test_the_least_noise_keeps_the_target_and_little_less_does_not(target: float, rate: float, steps: int) -> None:
     noise = noise_for(target, DELTA, rate, steps)

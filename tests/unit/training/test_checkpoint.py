@@ -1,12 +1,18 @@
 """A killed Job goes on from its last epoch and ends with the very same bits."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
+import torch
+from torch import nn
 
 from tests.unit.training.parts import Kill, around, dataset, init_config, kill_after, parent, same, site_config
+from umim.errors import StoreError
 from umim.models.state import ModelState
+from umim.training.checkpoint import Checkpoints
 from umim.training.runtime import Runtime
 from umim.training.site import Trained, pretrain, train_at_site, work_folder
 
@@ -119,3 +125,33 @@ def test_another_attempt_of_the_same_round_goes_on(
     with caplog.at_level(logging.INFO):
         train_at_site(config.model_copy(update={"attempt": 2}), ModelState(parent()), dataset(), around(runtime))
     assert "going on after epoch 2" in caplog.text
+
+
+def test_training_may_go_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimiser = torch.optim.AdamW(model.parameters())
+    writing, changed = Event(), Event()
+
+    def saved(_: Path) -> None:
+        writing.set()
+        assert changed.wait(10)
+
+    checkpoints = Checkpoints(tmp_path, "0" * 64, saved)
+    checkpoints.save(1, model, optimiser, torch.amp.GradScaler(enabled=False), {})
+    assert writing.wait(10)
+    with torch.no_grad():
+        model.weight.zero_()
+    changed.set()
+    checkpoints.finish()
+    assert Checkpoints(tmp_path, "0" * 64).resume(model, optimiser, torch.amp.GradScaler(enabled=False)) is not None
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_breaks_the_writing_breaks_the_training(tmp_path: Path, runtime: Runtime) -> None:
+    def saved(_: Path) -> None:
+        raise StoreError("the store does not answer")
+
+    config = site_config(tmp_path, "classification", epochs=1)
+    with pytest.raises(StoreError, match="does not answer"):
+        train_at_site(config, ModelState(parent()), dataset(), replace(around(runtime), saved=saved))

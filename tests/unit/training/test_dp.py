@@ -99,6 +99,17 @@ def test_without_clipping_and_noise_a_step_has_the_gradient_of_the_whole_batch(
         torch.testing.assert_close(private[name], value.grad.double(), rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_where_others_train_in_half_precision_a_private_step_is_computed_in_float32(
+    runtime: Runtime, half: torch.dtype
+) -> None:
+    data = dataset(count=6, patients=6)
+    exact = gradient(steps_of(learner(), data, runtime, norm=0.05))
+    found = gradient(steps_of(learner(), data, Runtime(runtime.device, half), norm=0.05))
+    for name, value in exact.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8), st.floats(1e-3, 1e3))
 def test_no_image_has_more_than_the_largest_norm_over_all_parameters(scales: list[float], most: float) -> None:
     directions = torch.Generator().manual_seed(0)
@@ -220,7 +231,7 @@ def test_without_a_wish_for_it_a_training_is_not_private_and_leaves_no_ledger(tm
 
 
 def test_reports_of_a_private_training_do_not_tell_how_many_images_were_drawn(tmp_path: Path, runtime: Runtime) -> None:
-    def told(seed: int) -> list[tuple[int, float]]:
+    def told(seed: int) -> list[tuple[int, float | None]]:
         reports: list[Progress] = []
         where = Surroundings(runtime, reports.append, clock(seconds=10), entropy=Random(seed).randbytes)
         train_at_site(private(tmp_path / str(seed)), ModelState(parent()), dataset(), where)

@@ -13,7 +13,7 @@ from umim.errors import TrainingError
 from umim.models.encoder import create_encoder
 from umim.training.batches import Batches
 from umim.training.optimiser import create_optimiser
-from umim.training.reporter import Clock, Reporter
+from umim.training.reporter import Clock, MergeReporter, Reporter
 from umim.training.runtime import Runtime, thread_count
 from umim.training.schedule import learning_rate
 from umim.training.seeds import derive
@@ -97,6 +97,25 @@ def test_progress_is_bounded_in_rate_and_says_mean_loss_speed_and_time_left() ->
     assert first.images_per_second == pytest.approx(4 * 4 / 2.5)
     assert first.eta_seconds == pytest.approx(2.5 / 4 * 16)
     assert (reports[-1].epoch, reports[-1].percent, reports[-1].eta_seconds) == (2, 100, 0)
+
+
+def test_a_merge_reports_at_a_bounded_rate_how_much_is_done_and_for_how_long_still() -> None:
+    reports: list[Progress] = []
+    reporter = MergeReporter(reports.append, Clock(lambda: NOW, Ticks(0.5)))
+    for done in range(11):
+        reporter(done, 10)
+    assert [(one.step, one.steps, one.percent) for one in reports] == [(4, 10, 40), (8, 10, 80), (10, 10, 100)]
+    assert [one.eta_seconds for one in reports] == [3, 1, 0]
+    assert {(one.loss, one.images_per_second) for one in reports} == {(None, None)}
+
+
+def test_a_short_merge_reports_nothing_and_every_pass_counts_anew() -> None:
+    reports: list[Progress] = []
+    reporter = MergeReporter(reports.append, Clock(lambda: NOW, Ticks(0.5)))
+    for total in (2, 2, 5):
+        for done in range(total + 1):
+            reporter(done, total)
+    assert [(one.step, one.eta_seconds) for one in reports] == [(4, 0.5), (5, 0)]
 
 
 def test_a_resumed_training_reports_from_where_it_goes_on() -> None:

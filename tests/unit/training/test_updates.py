@@ -17,7 +17,7 @@ from umim.api.round import EncodingFormat, EncodingSpec
 from umim.artifacts.encodings import Decoder, NotFiniteError, encoded_infos
 from umim.artifacts.files import sha256_of
 from umim.artifacts.layout import read_layout
-from umim.artifacts.sources import FileSource
+from umim.artifacts.sources import MappedSource
 from umim.artifacts.tensors import read_safetensors
 from umim.artifacts.writer import info_of, write_safetensors
 from umim.training.updates import KEPT, LOSSY, Residuals, write_update
@@ -67,7 +67,7 @@ class Site:
         infos: dict[str, TensorInfo] = {name: info_of(value) for name, value in PARENT.items()}
         chosen = self.encoding.format
         assert chosen != "full"
-        with FileSource(self.folder / "update") as source:
+        with MappedSource(self.folder / "update") as source:
             layout = read_layout(source, "the update")
             assert layout.infos == dict(sorted(encoded_infos(infos, chosen, self.encoding.kept).items()))
             reader = Decoder(source, layout, infos, chosen)
@@ -219,7 +219,7 @@ def test_models_of_other_types_have_changes_too(tmp_path: Path, encoding: Encodi
     write_update(values, parent, site.encoding, site.privacy, site.residuals, None, *paths)
     infos = {"w": info_of(parent["w"])}
     assert encoding != "full"
-    with FileSource(paths[0]) as source:
+    with MappedSource(paths[0]) as source:
         reader = Decoder(source, read_layout(source, "the update"), infos, encoding)
         sent = torch.from_numpy(np.array(reader.changes("w", 0, 40, bytearray(320)))).double().reshape(4, 10)
     true = values["w"].double() - parent["w"].double()

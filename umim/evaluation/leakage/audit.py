@@ -138,6 +138,7 @@ def _usefulness(one: Usefulness) -> dict[str, Any]:
         "score": None if one.score is None else _estimate(one.score),
         "trainedNorm": _norm(one.trained_norm),
         "releasedNorm": _norm(one.released_norm),
+        "epsilon": None if one.epsilon is None else _norm(one.epsilon),
     }
 
 

@@ -6,9 +6,10 @@ labels, the head that the site starts from (it follows from the round's seed), a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,21 +20,27 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from umim.api.hospital import PrivacySpec
 from umim.api.round import TrainingSpec
-from umim.data.transforms import MEAN, STD, to_unit
+from umim.data.transforms import MEAN, STD, AugmentationConfig, to_unit
 from umim.evaluation.leakage.defences import Defence
 from umim.evaluation.leakage.membership import Site, Told
 from umim.evaluation.leakage.similarity import assign, nearest, psnr, ssim
 from umim.models.heads import create_head
 from umim.models.state import Tensors
+from umim.rounds.privacy import private_terms
+from umim.training.accountant import Mechanism
+from umim.training.batches import Batches
+from umim.training.dp import PrivateSteps, mechanism_of
 from umim.training.learner import Learner
 from umim.training.optimiser import create_optimiser, descend
 from umim.training.privacy import protect
 from umim.training.runtime import Runtime
+from umim.training.secret import Entropy
 from umim.training.seeds import derive
 from umim.training.site import encoder_tensors, loaded_encoder, loaded_mim
 
 Optimiser = Literal["gradient", "adamw"]
 
+AS_THEY_ARE = AugmentationConfig(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 POOL = 100
 """Images among which a reconstruction has to be recognised, the true ones with them."""
 
@@ -64,6 +71,33 @@ SCENARIOS = (
     Scenario(1, 1, "adamw"),
     Scenario(4, 4, "adamw"),
 )
+
+
+@dataclass(frozen=True)
+class PrivateNoise:
+    """DP-SGD of a site's round, for the steps of small updates."""
+
+    mechanism: Mechanism
+    """Of a round on half of the images, as those of membership inference."""
+    max_grad_norm: float
+    """L2 norm to which the gradient of each image is clipped."""
+
+    @classmethod
+    def of(cls, defence: Defence, images: int) -> PrivateNoise | None:
+        """Return what the defence's training adds on so many images, or None where it is not private."""
+        terms = private_terms(defence.training, defence.privacy)
+        if terms is None:
+            return None
+        return cls(mechanism_of(terms, defence.training, images), terms.max_grad_norm)
+
+    def deviation(self, scenario: Scenario, training: TrainingSpec) -> float:
+        """Return about the standard deviation of the noise on each value of a small update.
+
+        AdamW turns a gradient that is mostly noise into steps of about the learning rate.
+        """
+        if scenario.optimiser == "adamw":
+            return training.learning_rate * math.sqrt(scenario.steps)
+        return self.mechanism.noise_multiplier * self.max_grad_norm / scenario.images
 
 
 @dataclass(frozen=True)
@@ -268,6 +302,30 @@ def small_update(victim: Victim, images_BCHW: Tensor, scenario: Scenario, traini
     return encoder_tensors(learner.encoder)
 
 
+def private_update(
+    learner: Learner,
+    images: Batches,
+    scenario: Scenario,
+    training: TrainingSpec,
+    private: PrivateNoise,
+    entropy: Entropy,
+    runtime: Runtime,
+) -> Tensors:
+    """Return the encoder after the site's steps of DP-SGD on a few images, all of them in every step.
+
+    Scenarios are those of ``small_update``. The attacker knows that all images take part, which a round's sampling
+    hides; masks are the site's secret here.
+    """
+    learner = deepcopy(learner)
+    mechanism = Mechanism(private.mechanism.noise_multiplier, 1.0, scenario.steps)
+    steps = PrivateSteps(learner, images, mechanism, private.max_grad_norm, runtime, entropy, lambda _: None)
+    plain = scenario.optimiser == "gradient"
+    optimiser = torch.optim.SGD(learner.parameters(), lr=1.0) if plain else create_optimiser(learner, training)
+    for _ in range(scenario.steps):
+        steps.step(optimiser, AS_THEY_ARE)
+    return encoder_tensors(learner.encoder)
+
+
 def _attack(
     site: Site,
     defence: Defence,
@@ -279,15 +337,21 @@ def _attack(
     """Return by attack the reconstructions (B, C, S, S) of the trials, in their order; of matching the first ones."""
     found: dict[str, list[Tensor]] = {}
     learner = _learner(site, defence.training, runtime)
+    private = PrivateNoise.of(defence, len(site.dataset) // 2)
     for trial, numbers in enumerate(drawn):
         chosen = numbers[: scenario.images]
         seed = derive(site.seed, "inversion", scenario.name, trial)
         victim = _victim(site, learner, chosen, defence.privacy, runtime, seed)
-        images = to_unit(torch.from_numpy(site.dataset.images[chosen])).to(runtime.device)
+        noise = np.random.default_rng(derive(seed, "noise")).bytes
         # Only this form of attention has the second derivative that matching needs.
         with sdpa_kernel(SDPBackend.MATH):
-            trained = small_update(victim, images, scenario, defence.training)
-            noise = np.random.default_rng(derive(seed, "noise")).bytes
+            if private is None:
+                images = to_unit(torch.from_numpy(site.dataset.images[chosen])).to(runtime.device)
+                trained = small_update(victim, images, scenario, defence.training)
+            else:
+                batch = Batches(site.dataset, chosen, len(chosen), runtime.device)
+                trained = private_update(learner, batch, scenario, defence.training, private, noise, runtime)
+                victim = replace(victim, noise=private.deviation(scenario, defence.training))
             released = protect(trained, site.parent.encoder, defence.privacy, noise)
             change = {name: released[name].float() - site.parent.encoder[name].float() for name in released}
             solved = closed_form(victim, change)

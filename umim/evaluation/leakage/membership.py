@@ -113,6 +113,8 @@ class Usefulness:
     """L2 norm of the update before the defence. Not within [0, 1]: its interval means nothing."""
     released_norm: Estimate
     """L2 norm of what leaves."""
+    epsilon: Estimate | None
+    """What DP-SGD spent, at the delta of its terms. None: it was not used."""
 
 
 def infer_membership(
@@ -169,6 +171,8 @@ class Release:
     """L2 norm of the update before the defence."""
     released_norm: float
     """L2 norm of what leaves."""
+    epsilon: float | None
+    """What DP-SGD spent. None: it was not used."""
 
     @classmethod
     def of(
@@ -184,18 +188,20 @@ class Release:
         noise = np.random.default_rng(derive(site.seed, "noise", defence.name, number)).bytes
         tensors = protect(trained.state.encoder, site.parent.encoder, defence.privacy, noise)
         encoder = loaded_encoder(site.architecture, site.image_size, tensors).to(runtime.device).eval()
-        norms = [distance(one, site.parent.encoder) for one in (trained.state.encoder, tensors)]
+        spent = trained.differential_privacy
+        epsilon = None if spent is None else spent.epsilon
+        trained_norm, released_norm = (distance(one, site.parent.encoder) for one in (trained.state.encoder, tensors))
         if not trained.state.heads:
             mim = loaded_mim(encoder, trained.state.mim, defence.training.mask_ratio, 0).to(runtime.device).eval()
             losses = _mim_losses(encoder, mim, site.dataset, site.seed, runtime)
-            return cls(losses, -losses, None, None, *norms)
+            return cls(losses, -losses, None, None, trained_norm, released_norm, epsilon)
         (found,) = trained.state.heads.values()
         assert site.dataset.targets is not None  # there is a head
         head = create_head(site.dataset.task, encoder, torch.from_numpy(site.dataset.targets[members_N]), 0)
         load_module(head, found, "head")
         losses, scores = _head_losses(encoder, head.to(runtime.device).eval(), site.dataset, runtime)
         confidences = logit(losses) if site.dataset.task == "classification" else -losses
-        return cls(losses, confidences, scores, head.score_name, *norms)
+        return cls(losses, confidences, scores, head.score_name, trained_norm, released_norm, epsilon)
 
 
 def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
@@ -230,6 +236,9 @@ def _train(site: Site, defence: Defence, members_N: NDArray[np.bool_], work: Pat
         work_path=str(work),
         privacy=defence.privacy,
     )
+    # Nothing leaves an audit, so the randomness of DP-SGD may follow from its seed: the audit can be repeated.
+    entropy = np.random.default_rng(derive(site.seed, "entropy", work.name)).bytes
+    around = replace(around, entropy=entropy)
     return train_at_site(config, site.parent, replace(site.dataset, validation=~members_N), around)
 
 
@@ -289,10 +298,12 @@ def _usefulness(defence: Defence, released: Sequence[Release], members_KN: NDArr
         for one, members_N in zip(released, members_KN, strict=True)
         if one.scores is not None
     ]
+    spent = [one.epsilon for one in released if one.epsilon is not None]
     return Usefulness(
         defence.name,
         released[0].score_name,
         Estimate(scores) if scores else None,
         Estimate([one.trained_norm for one in released]),
         Estimate([one.released_norm for one in released]),
+        Estimate(spent) if spent else None,
     )

@@ -64,12 +64,21 @@ def _defences(rows: Sequence[Found]) -> list[str]:
             one["name"],
             "-" if one["clipNorm"] is None else f"{one['clipNorm']:g}",
             f"{one['noiseMultiplier']:g}",
+            _terms(one["training"].get("differentialPrivacy")),
             f"{one['training']['objective']}, {one['training']['epochs']} epochs, batches of "
             f"{one['training']['batchSize']}",
         ]
         for one in rows
     ]
-    return _table(["defence", "clipNorm", "noiseMultiplier", "training"], table)
+    return _table(["defence", "clipNorm", "noiseMultiplier", "DP-SGD", "training"], table)
+
+
+def _terms(asked: Found | None) -> str:
+    if asked is None:
+        return "-"
+    epsilon, noise = asked.get("targetEpsilon"), asked.get("noiseMultiplier")
+    goal = f"noiseMultiplier {noise:g}" if epsilon is None else f"epsilon {epsilon:g}"
+    return f"{goal}, delta {asked['delta']:g}, maxGradNorm {asked['maxGradNorm']:g}"
 
 
 def _membership(rows: Sequence[Found]) -> list[str]:
@@ -86,10 +95,11 @@ def _usefulness(rows: Sequence[Found]) -> list[str]:
             "-" if one["score"] is None else f"{one['scoreName']} {estimate(one['score'])}",
             f"{one['trainedNorm']['mean']:.3g}",
             f"{one['releasedNorm']['mean']:.3g}",
+            "no bound" if one["epsilon"] is None else f"{one['epsilon']['mean']:.3g}",
         ]
         for one in rows
     ]
-    return _table(["defence", "score", "norm of the update", "norm of what leaves"], table)
+    return _table(["defence", "score", "norm of the update", "norm of what leaves", "epsilon"], table)
 
 
 def _inversion(rows: Sequence[Found]) -> list[str]:

@@ -1,5 +1,6 @@
 """An image can be drawn from its gradient, and not from a noised one."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,8 @@ from umim.evaluation.leakage import inversion
 from umim.evaluation.leakage.defences import Defence, defences
 from umim.evaluation.leakage.inversion import Gallery, Inversion, Reconstruction, Scenario, Victim, invert
 from umim.models.state import Tensors
+from umim.training.accountant import Mechanism
+from umim.training.batches import Batches
 from umim.training.runtime import Runtime
 
 ONE = Scenario(1, 1, "gradient")
@@ -27,7 +30,7 @@ def row(gallery: Gallery, defence: str, attack: str) -> Reconstruction:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_one_image_is_drawn_from_its_gradient_and_not_from_a_noised_one(runtime: Runtime, channels: int) -> None:
-    gallery = invert(site(channels=channels), defences(TRAINING, 1.0, 0.1), QUICK, runtime, scenarios=[ONE])
+    gallery = invert(site(channels=channels), defences(TRAINING, 1.0, 0.1, 8.0), QUICK, runtime, scenarios=[ONE])
     guess = row(gallery, "baseline", "mean image")
     plain, noised = row(gallery, "none", "closed-form"), row(gallery, "clip+noise", "closed-form")
     assert plain.psnr > guess.psnr + 10
@@ -45,10 +48,10 @@ def test_what_is_attacked_has_passed_the_privacy_floor(runtime: Runtime, monkeyp
 
     monkeypatch.setattr(inversion, "closed_form", spy)
     where = site()
-    invert(where, defences(TRAINING, 0.5, 0.1), Inversion(trials=1, iterations=1), runtime, scenarios=[ONE])
+    invert(where, defences(TRAINING, 0.5, 0.1, 8.0)[:2], Inversion(trials=1, iterations=1), runtime, scenarios=[ONE])
     values = sum(value.numel() for value in where.parent.encoder.values())
     noise = 0.1 * 0.5 * values**0.5
-    assert norms[0] <= 1  # gradientClipNorm
+    assert norms[0] <= 1 + 1e-6  # gradientClipNorm, in float32
     assert norms[-1] == pytest.approx((0.5**2 + noise**2) ** 0.5, rel=0.02)
 
 
@@ -102,15 +105,15 @@ def test_a_plain_gradient_is_cut_as_in_training(runtime: Runtime) -> None:
 
 def test_the_gallery_has_every_scenario_defence_and_attack_beside_baselines(runtime: Runtime) -> None:
     told: list[str] = []
-    gallery = invert(site(), defences(TRAINING, 1.0, 0.1), QUICK, runtime, told.append)
+    gallery = invert(site(), defences(TRAINING, 1.0, 0.1, 8.0), QUICK, runtime, told.append)
     names = [one.name for one in inversion.SCENARIOS]
     assert list(gallery.originals) == names
-    wanted = {(d, a) for d in ("none", "clip+noise") for a in ("closed-form", "matching")}
+    wanted = {(d, a) for d in ("none", "clip+noise", "dp-sgd") for a in ("closed-form", "matching")}
     wanted |= {("baseline", "mean image"), ("baseline", "another image")}
     assert {(one.scenario, one.defence, one.attack) for one in gallery.rows} == {
         (name, *pair) for name in names for pair in wanted
     }
-    assert len(told) == 8
+    assert len(told) == 12
     assert gallery.pool == 48
     assert all(one.example.shape == (1, SIZE, SIZE) for one in gallery.rows)
     counts = {(one.scenario, one.attack): one.images for one in gallery.rows}
@@ -136,3 +139,36 @@ def test_cosine_distance_is_0_along_1_across_and_2_against() -> None:
 def test_total_variation_is_the_mean_step_down_and_across() -> None:
     images = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
     assert float(inversion.total_variation(images)) == 1.0
+
+
+def test_an_image_is_not_drawn_from_a_private_gradient(runtime: Runtime) -> None:
+    gallery = invert(site(), defences(TRAINING, 1.0, 0.1, 8.0), QUICK, runtime, scenarios=[ONE])
+    guess, private = row(gallery, "baseline", "mean image"), row(gallery, "dp-sgd", "closed-form")
+    assert private.psnr < guess.psnr + 1
+    assert private.ssim < 0.3
+
+
+def test_without_noise_a_private_gradient_is_the_clipped_one(runtime: Runtime) -> None:
+    where = site()
+    learner = inversion._learner(where, TRAINING, runtime)
+    victim = inversion._victim(where, learner, np.asarray([3]), PrivacySpec(), runtime, seed=1)
+    images = torch.from_numpy(where.dataset.images[[3]] / 255).float()
+    clipped = 1e-6
+    private = inversion.PrivateNoise(Mechanism(1e-12, 0.5, 10), clipped)
+    batch = Batches(where.dataset, np.asarray([3]), 1, runtime.device)
+    with sdpa_kernel(SDPBackend.MATH):
+        plain = inversion.small_update(victim, images, ONE, TRAINING)
+        made = inversion.private_update(learner, batch, ONE, TRAINING, private, os.urandom, runtime)
+    wanted, found = (
+        [(state[name].double() - start.double()) for name, start in where.parent.encoder.items()]
+        for state in (plain, made)
+    )
+    assert float(inversion.cosine_distance(wanted, found)) < 0.05  # rounding of so small a step
+    assert sum(float(one.square().sum()) for one in found) ** 0.5 <= clipped * 1.1
+
+
+def test_more_noise_is_assumed_where_more_is_added() -> None:
+    private = inversion.PrivateNoise(Mechanism(2.0, 0.5, 10), 0.5)
+    assert private.deviation(ONE, TRAINING) == 1.0
+    assert private.deviation(Scenario(4, 1, "gradient"), TRAINING) == 0.25
+    assert private.deviation(Scenario(4, 4, "adamw"), TRAINING) == 2 * TRAINING.learning_rate

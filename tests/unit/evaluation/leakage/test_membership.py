@@ -34,7 +34,9 @@ def attacks(where: Site, training: TrainingSpec, runtime: Runtime, work: Path, *
 def learned(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """Models that know random labels by heart, released as they are and with much noise."""
     where = site()
-    table = defences(BY_HEART, clip_norm=1.0, noise_multiplier=0.1)
+    plain, floor, private = defences(BY_HEART, clip_norm=1.0, noise_multiplier=0.1, target_epsilon=1.0)
+    short = replace(private, training=private.training.model_copy(update={"epochs": 10}))
+    table = (plain, floor, short)
     members = draw_sides(where.dataset, 4, 0)
     found, useful = infer_membership(where, table, members, tmp_path_factory.mktemp("work"), around(runtime))
     return {"attacks": found, "useful": useful}
@@ -54,8 +56,18 @@ def test_much_noise_hides_them(learned: dict[str, list[Any]]) -> None:
     assert abs(found["calibrated"].auroc.mean - 0.5) < 0.15
 
 
+def test_dp_sgd_hides_them_and_tells_what_it_spent(learned: dict[str, list[Any]]) -> None:
+    found = {one.attack: one for one in learned["attacks"] if one.defence == "dp-sgd"}
+    assert abs(found["loss"].auroc.mean - 0.5) < 0.15
+    assert abs(found["calibrated"].auroc.mean - 0.5) < 0.15
+    spent = {one.defence: one.epsilon for one in learned["useful"]}
+    assert spent["none"] is None
+    assert spent["dp-sgd"] is not None
+    assert 0.9 < spent["dp-sgd"].mean <= 1.0
+
+
 def test_usefulness_tells_the_norms_that_clipping_and_noise_make(learned: dict[str, list[Any]]) -> None:
-    plain, noised = learned["useful"]
+    plain, noised, _ = learned["useful"]
     assert plain.trained_norm.values == plain.released_norm.values
     assert plain.trained_norm.mean > 1
     values = sum(value.numel() for value in site().parent.encoder.values())
@@ -93,8 +105,8 @@ def test_every_task_can_be_attacked(runtime: Runtime, tmp_path: Path, task: Any)
 
 
 def test_defences_that_train_alike_share_their_trainings() -> None:
-    assert trainings_of(defences(NOTHING, 1.0, 0.1)) == 1
-    assert trainings_of([*defences(NOTHING, 1.0, 0.1), Defence("other", BY_HEART, PrivacySpec())]) == 2
+    assert trainings_of(defences(NOTHING, 1.0, 0.1, 8.0)) == 2
+    assert trainings_of([*defences(NOTHING, 1.0, 0.1, 8.0), Defence("other", BY_HEART, PrivacySpec())]) == 3
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "segmentation"])
