@@ -96,7 +96,8 @@ def test_a_simulated_campaign_gives_the_clusters_models(
     simulated = _simulate(platform, in_cluster.rounds[0], sites[0])
     assert simulated["phase"] == "Complete"
     rounds = [one["status"] for one in simulated["rounds"]]
-    assert [_updates(one) for one in rounds] == [_updates(one.status) for one in in_cluster.rounds]
+    told = in_cluster.dump()
+    assert _trail(rounds) == _trail([one.status for one in in_cluster.rounds]), told
     lineage = [rounds[0]["parent"], *(one["globalModel"] for one in rounds)]
     assert all(model["partsDigest"] for model in lineage)
     assert lineage == in_cluster.status["lineage"]
@@ -128,8 +129,17 @@ def _second_moment(platform: Platform, made: Round, path: Path) -> dict[str, NDA
     return safetensors.numpy.load(platform.store().get(key))
 
 
-def _updates(status: Object) -> dict[str, str]:
-    return {site["name"]: site["updateDigest"] for site in status["sites"]}
+def _trail(rounds: list[Object]) -> list[tuple[str, str]]:
+    """Return what was made one after another, with its digest: the first difference tells which Job made another."""
+    return [
+        step
+        for status in rounds
+        for step in (
+            ("parent", status["parent"]["digest"]),
+            *((site["name"], site["updateDigest"]) for site in status["sites"]),
+            ("model", status["globalModel"]["digest"]),
+        )
+    ]
 
 
 def _write_inputs(platform: Platform, made: Campaign, volume: Path, sites: tuple[Site, ...]) -> None:

@@ -42,7 +42,7 @@ SERVICE = "umim-site"
 SOFTWARE = ("umim", "torch", "timm", "numpy", "safetensors")
 
 LOST_FILE = "lost.safetensors"
-"""What the encoding lost, in the work folder until the update is committed."""
+"""What the encoding lost, in the work folder until it is whole."""
 
 LOG = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def train_once(store: ObjectStore, config: SiteJobConfig, around: Surroundings, 
         update = _train(store, config, around, folder, residuals, gate)
     if gate is not None:
         gate.delivered(update)
-    residuals.keep(folder / LOST_FILE, update.file.digest)
+    residuals.remove_old()
     remove_work(folder)
 
 
@@ -140,6 +140,7 @@ def _commit(
         folder / "update.safetensors",
         folder / LOST_FILE,
     )
+    residuals.keep(folder / LOST_FILE, written.digest)
     update = publish_update(
         store,
         written.path,

@@ -52,11 +52,18 @@ class Residuals:
         return cls(Path(config.work_path) / FOLDER / config.round_namespace / config.site / kind)
 
     def keep(self, written: Path, update_digest: str) -> None:
-        """Move what was lost of a committed update here, where there is such a file; remove all but the newest few."""
+        """Move what was lost of an update here, where there is such a file.
+
+        To be called before the update is committed: a Job that is killed right after the commit is not run again. What
+        was lost of an update that nobody ever sees does no harm, since its digest is in no model.
+        """
         if not written.exists():
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         written.replace(self._path(update_digest))
+
+    def remove_old(self) -> None:
+        """Remove all but the newest few. To be called after the commit: until then the last one may be needed again."""
         kept = sorted(self._folder.glob("*.safetensors"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         for old in kept[:-KEPT]:
             old.unlink(missing_ok=True)
@@ -74,6 +81,7 @@ class Residuals:
                 try:
                     found = stack.enter_context(open_safetensors(path))
                     check_tensors(found.infos, infos, path.name, "the model's is")
+                    LOG.info("what the encoding lost of update %s is added to this one", update_digest)
                 except ArtifactError as error:
                     LOG.warning("nothing that the last update may have lost is added to this one: %s", error)
                     found = None

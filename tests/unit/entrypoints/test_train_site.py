@@ -263,8 +263,9 @@ def test_the_next_round_adds_what_the_encoding_lost(
     assert digest_of(store, elsewhere, runtime) != with_feedback
 
 
-def test_a_job_killed_right_after_the_commit_loses_no_residual(
-    store: MemoryStore, config: SiteJobConfig, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moment", ["keep", "remove_old"])
+def test_a_job_killed_around_the_commit_loses_no_residual(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     config = changed(config, encoding={"format": "top-k", "density": 0.1})
 
@@ -272,10 +273,16 @@ def test_a_job_killed_right_after_the_commit_loses_no_residual(
         raise Kill
 
     with monkeypatch.context() as patch:
-        patch.setattr(Residuals, "keep", kill)
+        patch.setattr(Residuals, moment, kill)
         with pytest.raises(Kill):
             train_once(store, config, around(runtime))
-    digest = digest_of(store, config, runtime)  # the same attempt again: it finds its commit
+    committed = read_update_manifest(store, config.round_uid, config.site, config.attempt)
+    if moment == "keep":
+        assert committed is None, "what was lost must be safe before anybody can count the update"
+    else:
+        assert committed is not None
+        assert [path.stem for path in residuals(config)] == [committed.file.digest], "nobody runs the Job again"
+    digest = digest_of(store, config, runtime)
     assert [path.stem for path in residuals(config)] == [digest]
     assert [path.name for path in Path(config.work_path).iterdir()] == ["residuals"]
 

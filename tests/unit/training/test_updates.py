@@ -60,6 +60,7 @@ class Site:
         """Write and commit an update and return its digest."""
         digest = self.write(values, last)
         self.residuals.keep(self.folder / "lost", digest)
+        self.residuals.remove_old()
         return digest
 
     def sent(self) -> dict[str, Tensor]:
@@ -181,7 +182,9 @@ def test_only_the_newest_residuals_are_kept(tmp_path: Path) -> None:
 
 
 def test_nothing_to_keep_is_no_error(tmp_path: Path) -> None:
-    Residuals(tmp_path / "residuals").keep(tmp_path / "lost", "0" * 64)
+    residuals = Residuals(tmp_path / "residuals")
+    residuals.keep(tmp_path / "lost", "0" * 64)
+    residuals.remove_old()
     assert list(tmp_path.iterdir()) == []
 
 
