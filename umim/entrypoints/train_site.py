@@ -136,7 +136,7 @@ def _commit(
         config.encoding,
         config.privacy,
         residuals,
-        next((one.update_digest for one in manifest.contributors if one.site == config.site), None),
+        residuals.last_update(manifest, config.site),
         folder / "update.safetensors",
         folder / LOST_FILE,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from umim.api.artifacts import TensorInfo
+from umim.api.artifacts import ModelManifest, TensorInfo
 from umim.api.hospital import PrivacySpec
 from umim.api.jobs import SiteJobConfig
 from umim.api.round import EncodingSpec
@@ -37,8 +37,8 @@ LOSSY = frozenset({"bf16", "int8", "top-k"})
 class Residuals:
     """What the encoding lost of a site's updates, each under the update's digest, in the hospital's work volume.
 
-    A round starts from a model, whose manifest names the update that this site contributed to it: that update's
-    residual is the one to add. So a round gives the same update however often it is tried, and what was lost of an
+    A round starts from a model, whose manifest names the updates that are in it: what was lost of this site's own is the
+    one to add, see ``last_update``. So a round gives the same update however often it is tried, and what was lost of an
     update that is in no model is not sent a second time.
     """
 
@@ -50,6 +50,16 @@ class Residuals:
         """Return the residuals of this site in this federation for this kind of model."""
         kind = f"{config.architecture}-{config.image_size}"
         return cls(Path(config.work_path) / FOLDER / config.round_namespace / config.site / kind)
+
+    def last_update(self, parent: ModelManifest, site: str) -> str | None:
+        """Return the digest of this site's update that is in the parent. None: it has made none.
+
+        The update itself is looked for before the site's name: models of equal bits share the manifest of the round
+        that published them first, which may have called the same hospital otherwise.
+        """
+        by_site = {one.site: one.update_digest for one in parent.contributors}
+        held = (digest for digest in by_site.values() if self._path(digest).exists())
+        return next(held, by_site.get(site))
 
     def keep(self, written: Path, update_digest: str) -> None:
         """Move what was lost of an update here, where there is such a file.

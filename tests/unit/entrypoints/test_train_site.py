@@ -216,8 +216,8 @@ def test_unusable_data_commits_nothing(store: MemoryStore, config: SiteJobConfig
     assert store.list("rounds/") == []
 
 
-def next_round(store: MemoryStore, config: SiteJobConfig, folder: Path) -> SiteJobConfig:
-    """Return the round after a site's update: from a model with other values that names the update."""
+def next_round(store: MemoryStore, config: SiteJobConfig, folder: Path, site: str | None = None) -> SiteJobConfig:
+    """Return the round after a site's update: from a model with other values that names the update, by any site."""
     manifest = read_update_manifest(store, config.round_uid, config.site, config.attempt)
     assert manifest is not None
     path = folder / "next.safetensors"
@@ -232,7 +232,9 @@ def next_round(store: MemoryStore, config: SiteJobConfig, folder: Path) -> SiteJ
         seed=7,
         software={},
         created=NOW,
-        contributors=[Contributor(site=config.site, update_digest=manifest.file.digest, samples=manifest.samples)],
+        contributors=[
+            Contributor(site=site or config.site, update_digest=manifest.file.digest, samples=manifest.samples)
+        ],
     )
     return changed(config, roundUid="uid-2", parent={"name": "next", "digest": digest})
 
@@ -261,6 +263,17 @@ def test_the_next_round_adds_what_the_encoding_lost(
     assert digest_of(store, changed(second, attempt=2), runtime) == with_feedback
     elsewhere = changed(second, attempt=3, workPath=str(tmp_path / "another volume"))
     assert digest_of(store, elsewhere, runtime) != with_feedback
+
+
+def test_a_model_that_another_round_published_first_still_holds_the_sites_own_update(
+    store: MemoryStore, config: SiteJobConfig, runtime: Runtime, tmp_path: Path
+) -> None:
+    first = changed(config, encoding={"format": "int8"})
+    digest_of(store, first, runtime)
+    second = next_round(store, first, tmp_path, site="elsewhere.radiology")
+    with_feedback = digest_of(store, changed(second, attempt=1), runtime)
+    without = changed(second, attempt=2, workPath=str(tmp_path / "another volume"))
+    assert digest_of(store, without, runtime) != with_feedback
 
 
 @pytest.mark.parametrize("moment", ["keep", "remove_old"])
