@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -153,7 +154,7 @@ class Platform:
             self.api.delete("Pod", SYSTEM, pod["metadata"]["name"], now=True)
 
     def wait_ready(self, deployment: str) -> None:
-        """Wait until a Deployment of the platform is as it should be."""
+        """Wait until a Deployment of the platform is as it should be, and its Service, if it has one, answers."""
         labels = {"app.kubernetes.io/instance": RELEASE, "app.kubernetes.io/component": deployment.split("-", 1)[1]}
         wait_until(
             f"Deployment {deployment} rolled out",
@@ -161,6 +162,11 @@ class Platform:
             180,
             lambda: "\n".join(describe_pod(self.api, pod) for pod in self.api.select("Pod", SYSTEM, labels)),
         )
+        service = self.api.find("Service", SYSTEM, deployment)
+        if service is not None and self.api.get("Deployment", SYSTEM, deployment)["spec"]["replicas"]:
+            # A Pod is ready before kube-proxy sends anything to it.
+            where = (service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"])
+            wait_until(f"Service {deployment} answers", lambda: _answers(*where), 60, lambda: f"{where} refuses")
 
     def _rolled_out(self, deployment: str, labels: dict[str, str]) -> bool:
         body = self.api.get("Deployment", SYSTEM, deployment)
@@ -175,6 +181,14 @@ class Platform:
         # kube-proxy of the embedded cluster runs on the host, so that a ClusterIP is reachable from here.
         address: str = self.api.get("Service", SYSTEM, service)["spec"]["clusterIP"]
         return address
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def bring_up() -> Platform:
