@@ -37,8 +37,8 @@ LOSSY = frozenset({"bf16", "int8", "top-k"})
 class Residuals:
     """What the encoding lost of a site's updates, each under the update's digest, in the hospital's work volume.
 
-    A round starts from a model, whose manifest names the updates that are in it: what was lost of this site's own is the
-    one to add, see ``last_update``. So a round gives the same update however often it is tried, and what was lost of an
+    A round starts from a model, whose manifest names the updates that are in it: what was lost of this site's own is
+    added, see ``last_update``. So a round gives the same update however often it is tried, and what was lost of an
     update that is in no model is not sent a second time.
     """
 
