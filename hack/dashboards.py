@@ -93,6 +93,13 @@ def _quantile(share: float, metric: Metric, by: str, where: str = "") -> str:
     return f"histogram_quantile({share}, sum by (le{', ' + by if by else ''}) ({buckets}))"
 
 
+def _median_and_tail(metric: Metric, by: str) -> tuple[tuple[str, str], ...]:
+    """Return queries and legends of the 50th and 95th percentile of a histogram in the namespace."""
+    return tuple(
+        (_quantile(share, metric, by, IN_NAMESPACE), f"p{share * 100:.0f} {{{{{by}}}}}") for share in (0.5, 0.95)
+    )
+
+
 def _total(metric: Metric, by: str, where: str = "") -> str:
     return f"sum{f' by ({by}) ' if by else ''}({_grown(f'{prometheus_name(metric)}{{{where}}}')})"
 
@@ -180,10 +187,7 @@ PLATFORM = Board(
             "Time of a round",
             "From its creation to its end.",
             "s",
-            tuple(
-                (_quantile(share, m.ROUND_DURATION, PHASE, IN_NAMESPACE), f"p{share * 100:.0f} {{{{{PHASE}}}}}")
-                for share in (0.5, 0.95)
-            ),
+            _median_and_tail(m.ROUND_DURATION, PHASE),
         ),
         Panel(
             "Reconciliations by outcome",
@@ -316,10 +320,7 @@ FEDERATION = Board(
             "Time to the quorum",
             "From the start of training.",
             "s",
-            tuple(
-                (_quantile(share, m.QUORUM_DURATION, N, IN_NAMESPACE), f"p{share * 100:.0f} {{{{{N}}}}}")
-                for share in (0.5, 0.95)
-            ),
+            _median_and_tail(m.QUORUM_DURATION, N),
         ),
         Panel(
             "Time of a site",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.servers import ADMIN, READY, MinioServer, free_port, minio, running
+from tests.contract.servers import ADMIN, MinioServer, free_port, minio, redis_server
 from umim.artifacts.local import LocalStore
 from umim.artifacts.memory import MemoryStore
 from umim.artifacts.provision import provision
@@ -77,14 +76,7 @@ def run_redis(redis_binary: str, tmp_path: Path) -> Iterator[RunRedis]:
     with ExitStack() as stack:
 
         def start(port: int) -> None:
-            command = [redis_binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-            process = stack.enter_context(running(command, tmp_path / f"redis-{port}.log"))
-
-            def listening() -> None:
-                assert process.poll() is None, "redis-server ended"
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-
-            READY(listening)
+            stack.enter_context(redis_server(redis_binary, tmp_path, port))
 
         yield start
 

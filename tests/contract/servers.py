@@ -82,3 +82,23 @@ def minio(binary: Path, folder: Path, port: int, certificates: Path | None = Non
     with running(command, log, env) as process:
         READY(healthy, process)
         yield StoreSettings(endpoint=endpoint, bucket=BUCKET, credentials=OPERATOR)
+
+
+@contextmanager
+def redis_server(binary: str, folder: Path, port: int, certificates: Path | None = None) -> Iterator[None]:
+    """Run Redis on a port, once it listens; with TLS where there is a folder of tls.crt and tls.key."""
+    command = [binary, "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    if certificates is None:
+        command += ["--port", str(port)]
+    else:
+        command += ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
+        command += ["--tls-cert-file", str(certificates / "tls.crt"), "--tls-key-file", str(certificates / "tls.key")]
+    log = folder / f"redis-{port}.log"
+
+    def listening(process: subprocess.Popen[bytes]) -> None:
+        assert process.poll() is None, f"redis-server ended: {log.read_text()}"
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+
+    with running(command, log) as process:
+        READY(listening, process)
+        yield

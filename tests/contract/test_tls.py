@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.authority import EXPIRED, LOOPBACK, Authority, Pair
-from tests.contract.servers import ADMIN, READY, MinioServer, free_port, minio, running
+from tests.contract.servers import ADMIN, READY, MinioServer, free_port, minio, redis_server
 from tests.contract.test_progress import Clock, publisher, report
 from umim import contract
 from umim.api.jobs import InitJobConfig
@@ -183,16 +182,7 @@ def serve_redis(redis_binary: str, tmp_path: Path) -> Iterator[Callable[[Pair], 
         def start(pair: Pair) -> RedisSettings:
             port = free_port()
             pair.write(tmp_path / "tls.crt", tmp_path / "tls.key")
-            command = [redis_binary, "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
-            command += ["--tls-cert-file", str(tmp_path / "tls.crt"), "--tls-key-file", str(tmp_path / "tls.key")]
-            command += ["--bind", LOOPBACK, "--save", "", "--dir", str(tmp_path)]
-            process = stack.enter_context(running(command, tmp_path / "redis.log"))
-
-            def listening() -> None:
-                assert process.poll() is None, (tmp_path / "redis.log").read_text()
-                socket.create_connection((LOOPBACK, port), timeout=5).close()
-
-            READY(listening)
+            stack.enter_context(redis_server(redis_binary, tmp_path, port, tmp_path))
             return RedisSettings(url=f"rediss://{LOOPBACK}:{port}/0")
 
         yield start

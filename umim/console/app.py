@@ -81,9 +81,7 @@ class _Pages:
         return self._html("overview.html", seen, now, "Overview", page=overview.overview(seen, now))
 
     def rounds(self, request: Request) -> Response:
-        seen, now = self._look()
-        page = rounds.round_list(seen, request.query_params)
-        return self._html("rounds.html", seen, now, "Rounds", section="rounds", page=page)
+        return self._list(request, "rounds", rounds.round_list)
 
     def round(self, request: Request) -> Response:
         seen, now = self._look()
@@ -92,9 +90,7 @@ class _Pages:
         return self._html("round.html", seen, now, f"Round {one.name}", section="rounds", page=page)
 
     def federations(self, request: Request) -> Response:
-        seen, now = self._look()
-        page = federations.federation_list(seen, request.query_params)
-        return self._html("federations.html", seen, now, "Federations", section="federations", page=page)
+        return self._list(request, "federations", federations.federation_list)
 
     def federation(self, request: Request) -> Response:
         seen, now = self._look()
@@ -103,9 +99,7 @@ class _Pages:
         return self._html("federation.html", seen, now, f"Federation {one.name}", section="federations", page=page)
 
     def models(self, request: Request) -> Response:
-        seen, now = self._look()
-        page = models.model_list(seen, request.query_params)
-        return self._html("models.html", seen, now, "Models", section="models", page=page)
+        return self._list(request, "models", models.model_list)
 
     def model(self, request: Request) -> Response:
         seen, now = self._look()
@@ -114,9 +108,7 @@ class _Pages:
         return self._html("model.html", seen, now, f"Model {one.name}", section="models", page=page)
 
     def hospitals(self, request: Request) -> Response:
-        seen, now = self._look()
-        page = hospitals.hospital_list(seen, request.query_params)
-        return self._html("hospitals.html", seen, now, "Hospitals", section="hospitals", page=page)
+        return self._list(request, "hospitals", hospitals.hospital_list)
 
     def hospital(self, request: Request) -> Response:
         seen, now = self._look()
@@ -155,6 +147,14 @@ class _Pages:
 
     def _look(self) -> tuple[Snapshot, datetime]:
         return self._console.cache.snapshot(), self._console.clock()
+
+    def _list(
+        self, request: Request, section: str, page_of: Callable[[Snapshot, Mapping[str, str]], object]
+    ) -> Response:
+        """Return the page of all objects of a kind. ``section`` names its template, address and title."""
+        seen, now = self._look()
+        page = page_of(seen, request.query_params)
+        return self._html(f"{section}.html", seen, now, section.capitalize(), section=section, page=page)
 
     def _html(self, template: str, seen: Snapshot, now: datetime, title: str, **values: Any) -> Response:
         names = {

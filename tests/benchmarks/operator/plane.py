@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hack.cluster.gotools import ensure
 from hack.cluster.progress import Progress
 from hack.cluster.settings import Paths
-from tests.contract.servers import ADMIN, OPERATOR, READY, free_port, minio, running
+from tests.contract.servers import ADMIN, OPERATOR, READY, free_port, minio, redis_server, running
 from umim.artifacts.provision import provision
 from umim.settings import StoreSettings, StoreSetupSettings
 
@@ -129,15 +128,8 @@ def _api_server(stack: ExitStack, binary: Path, folder: Path, etcd_url: str) -> 
 
 
 def _redis(stack: ExitStack, folder: Path) -> str:
-    binary, port = _redis_binary(), free_port()
-    command = [binary, "--port", str(port), "--bind", HOST, "--save", "", "--dir", str(folder)]
-    process = stack.enter_context(running(command, folder / "redis.log"))
-
-    def listening() -> None:
-        assert process.poll() is None, "redis-server ended"
-        socket.create_connection((HOST, port), timeout=5).close()
-
-    READY(listening)
+    port = free_port()
+    stack.enter_context(redis_server(_redis_binary(), folder, port))
     return f"redis://{HOST}:{port}/0"
 
 
